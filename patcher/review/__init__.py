@@ -1,0 +1,1 @@
+"""The checks that a result passes before it is emitted."""

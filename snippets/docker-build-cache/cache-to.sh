@@ -1,0 +1,4 @@
+if [ "${VARIABLE:-}" != "VALUE" ]; then
+  "$@" --cache-from "type=local,src=${cache}"
+  exit
+fi
