@@ -150,6 +150,7 @@ class Syntax:
     names: tuple[Name, ...]  # by offset
     forwarders: frozenset[str] = frozenset()
     imports: Mapping[str, int] = field(default_factory=dict)  # Python: module -> offset of its statement
+    imports_end: int = -1  # Python: where a line behind the last import goes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,128 @@
+"""Patches by git's own plumbing, so that modes, odd paths and missing final newlines are right.
+
+Nothing of the machine counts: no configuration, no attributes, no clock, no repository around. The commits
+are made in a repository of their own that holds only the files that change; their blobs are the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from patcher.model import InputError, Script
+
+Pair = tuple[Script, Script]
+
+_DIFF = [
+    "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--text", "--diff-algorithm=myers",
+    "--unified=3", "--inter-hunk-context=0", "--src-prefix=a/", "--dst-prefix=b/",
+]  # fmt: skip
+
+
+def _git(folder: Path, arguments: Sequence[str], data: bytes = b"", ok: tuple[int, ...] = (0,)) -> bytes:
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "TZ": "UTC",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+    }
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, env=environment, input=data, capture_output=True, check=False
+        )
+    except OSError as error:
+        raise InputError(f"git cannot be run: {error.strerror}", hint="Install git.") from None
+    if done.returncode not in ok:
+        raise InputError(f"git {arguments[0]} failed: {done.stderr.decode('utf8', 'replace').strip()}")
+    return done.stdout
+
+
+def _write(folder: Path, script: Script) -> None:
+    path = folder / script.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(script.data)
+    path.chmod(int(script.mode, 8) & 0o777)
+
+
+def diff(pairs: Sequence[Pair]) -> bytes:
+    """The change as ``git apply`` takes it at the tree's root, with ``a/`` and ``b/`` paths."""
+    with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
+        folder = Path(name)
+        for old, new in pairs:
+            _write(folder / "a", old)
+            _write(folder / "b", new)
+        options = [option for option in _DIFF if "-prefix" not in option]
+        return b"".join(
+            _git(
+                folder,
+                ["diff", "--no-index", "--no-prefix", *options, "--", f"a/{old.path}", f"b/{new.path}"],
+                ok=(0, 1),
+            )
+            for old, new in pairs
+        )
+
+
+def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: str = "") -> bytes:
+    """The change as ``git am`` takes it. ``author`` is ``Name <mail>``, ``date`` as git takes it
+    (``SECONDS ZONE``), ``below`` stands under the ``---`` line, where ``git am`` drops it."""
+    with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
+        folder = Path(name)
+        _repository(folder)
+        _git(folder, ["fast-import", "--quiet", "--date-format=raw"], _stream(pairs, message, author, date))
+        arguments = ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, "refs/heads/patch"]
+        made = _git(folder, arguments)
+    head, found, tail = made.partition(b"\n---\n")
+    if not found:
+        raise InputError("git format-patch made no patch")
+    lines = [f"  {line}".rstrip() for line in _printable(below).splitlines()]
+    note = "".join(line + "\n" for line in [*lines, ""]) if lines else ""
+    return head + found + note.encode("utf8", "surrogateescape") + tail
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
+
+
+def _repository(folder: Path) -> None:
+    """What `git init` would make, without templates and without a process."""
+    (folder / ".git" / "objects").mkdir(parents=True)
+    (folder / ".git" / "refs").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref: refs/heads/patch\n", encoding="ascii")
+
+
+def _stream(pairs: Sequence[Pair], message: str, author: str, date: str) -> bytes:
+    """Two commits for git fast-import: the files as they are, then as they shall be."""
+    who = f"{author} {date}".encode("utf8", "surrogateescape")
+    parts: list[bytes] = []
+    for subject, scripts in (("base", [old for old, _ in pairs]), (message, [new for _, new in pairs])):
+        text = subject.encode("utf8", "surrogateescape")
+        parts.append(b"commit refs/heads/patch\nauthor %b\ncommitter %b\ndata %d\n%b\n" % (who, who, len(text), text))
+        for script in scripts:
+            parts.append(b"M %b inline %b\n" % (script.mode.encode(), _quoted(script.path)))
+            parts.append(b"data %d\n%b\n" % (len(script.data), script.data))
+    return b"".join(parts)
+
+
+def _quoted(path: str) -> bytes:
+    raw = path.encode("utf8", "surrogateescape")
+    return b'"' + b"".join(b"\\%03o" % c if c < 32 or c in b'"\\' else bytes((c,)) for c in raw) + b'"'
+
+
+def refused(pairs: Sequence[Pair], patch: bytes) -> str:
+    """Why ``git apply --check`` refuses a patch on the original files, or empty where it takes it."""
+    with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
+        folder = Path(name)
+        for old, _ in pairs:
+            _write(folder, old)
+        try:
+            _git(folder, ["apply", "--check", "-"], patch)
+        except InputError as error:
+            return error.what
+    return ""

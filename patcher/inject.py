@@ -1,0 +1,366 @@
+"""Syntax, anchors and a recipe to edits and new text.
+
+Text is spliced at offsets, last edit first, so that every other byte stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from patcher import anchors
+from patcher.model import Anchor, Edit, Name, NoBuildError, RefusedError, Script, State, Statement, Syntax
+from patcher.recipe import Change, Foreign, Recipe, matched_values, matcher, render
+
+Parser = Callable[[Script], Syntax]
+
+_BY_HAND = "Take it out by hand, then run `ci-patcher patch` again. Seen: "
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done to one script.
+
+    ``reference`` is the script without any block, the hook kept (design.md, section 2); ``result`` the script
+    as it shall be. Both are the script itself where nothing is to be done. ``anchor`` is the build in
+    ``syntax``, the syntax of ``script``; ``foreign`` the form that was found, if one was; ``values`` the
+    options with which a block of ours stands.
+    """
+
+    syntax: Syntax
+    state: State
+    anchor: Anchor | None
+    reference: Script
+    result: Script
+    edits: tuple[Edit, ...] = ()
+    foreign: Foreign | None = None
+    values: Mapping[str, str] | None = None
+
+    @property
+    def script(self) -> Script:
+        return self.syntax.script
+
+
+def apply(script: Script, edits: Iterable[Edit]) -> Script:
+    """The script with the edits spliced in. They do not overlap; at one offset the given order holds."""
+    text = script.text
+    in_order = sorted(edits, key=lambda edit: (edit.start, edit.end))
+    for edit in in_order[::-1]:
+        text = text[: edit.start] + edit.text + text[edit.end :]
+    return replace(script, text=text)
+
+
+def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parser) -> Plan:
+    """What a recipe with these options does to a script.
+
+    Raises NoBuildError, RefusedError as the anchor's kind does, and RefusedError for a block of an unknown
+    form. ``parse`` is asked again only where a block is taken out first.
+    """
+    script = syntax.script
+    change = recipe.changes.get(syntax.language)
+    if change is None:
+        raise RefusedError(f"the recipe {recipe.name} has no change for {syntax.language}", where=script.path)
+    ours = _ours(syntax, recipe)
+    if ours:
+        removal, found, current = ours
+        anchor = anchors.find(recipe.anchor, syntax)
+        reference = apply(script, removal)
+        if current and found == dict(values):
+            return Plan(syntax, State.CURRENT, anchor, reference, script, values=found)
+        result, edits = _insertion(parse(reference), recipe, change, values)
+        return Plan(syntax, State.OLDER, anchor, reference, result, edits, values=found)
+    foreign = next((form for form in recipe.replaces if _mentions(syntax, form.variables[:1])), None) or next(
+        (form for form in recipe.replaces if _mentions(syntax, form.variables)), None
+    )
+    if foreign:
+        removal = removals(syntax, foreign, recipe)
+        reference = apply(script, removal)
+        stripped = parse(reference)
+        _refuse_unknown(stripped, recipe, foreign.variables)
+        anchor = anchors.find(recipe.anchor, syntax)
+        result, edits = _insertion(stripped, recipe, change, values)
+        return Plan(syntax, State.FOREIGN, anchor, reference, result, edits, foreign)
+    anchor = anchors.find(recipe.anchor, syntax)
+    _refuse_unknown(syntax, recipe, ())
+    result, edits = _insertion(syntax, recipe, change, values, anchor)
+    state = State.HOOK if recipe.hook and _mentions(syntax, (recipe.hook,)) else State.NO_CACHE
+    return Plan(syntax, state, anchor, script, result, edits)
+
+
+def without_build(syntax: Syntax) -> Plan:
+    """The plan for a script in which nothing is built."""
+    return Plan(syntax, State.NO_BUILD, None, syntax.script, syntax.script)
+
+
+# putting in
+
+
+def _insertion(
+    syntax: Syntax, recipe: Recipe, change: Change, values: Mapping[str, str], anchor: Anchor | None = None
+) -> tuple[Script, tuple[Edit, ...]]:
+    anchor = anchor or anchors.find(recipe.anchor, syntax)
+    edits: list[Edit] = []
+    if change.before:
+        edits.append(_block(syntax, anchor, change, render(change, recipe.options, values, syntax.language)))
+    edits += _imports(syntax, change.imports)
+    edits += [Edit(at, at, line, "the build") for at, line in _directives(syntax, anchor, change)]
+    for command, verbs in zip(anchor.commands, anchor.verbs, strict=True):
+        if change.wrap:
+            edits.append(Edit(*command.head, change.wrap.format(callee=command.callee), "the build"))
+        if change.insert:
+            edits.append(Edit(verbs[1], verbs[1], change.insert, "the build"))
+    return apply(syntax.script, edits), tuple(edits)
+
+
+def _block(syntax: Syntax, anchor: Anchor, change: Change, lines: list[str]) -> Edit:
+    text = syntax.script.text
+    statement = anchor.statement
+    if change.place == "module":
+        statement = _outermost(syntax, statement)
+    at = lead(text, statement.start)
+    newline = "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
+    indent = re.compile(r"[ \t]*").match(text, at)
+    prefix = indent[0] if indent else ""
+    block = "".join((prefix + line if line else "") + newline for line in lines)
+    blank = newline * (2 if change.place == "module" else 1)
+    previous = _line_before(text, at)
+    if previous is None or not previous.strip() or _opens(previous):
+        return Edit(at, at, block + blank, "the block")
+    return Edit(at, at, blank + block, "the block")
+
+
+def _directives(syntax: Syntax, anchor: Anchor, change: Change) -> list[tuple[int, str]]:
+    """The lines that the linter wants above a build which begins with a variable: it lets a command's name
+    pass without quotes, an argument not. Where other words have no quotes either, the line is the script's own
+    affair, so that what is put in can be told from what was there."""
+    found: list[tuple[int, str]] = []
+    text = syntax.script.text
+    for command in anchor.commands if change.directive else ():
+        bare = [word for word in command.words if text.startswith("$", word.start)]
+        at = text.rfind("\n", 0, syntax.statements[command.statement].start) + 1
+        indent = text[at : syntax.statements[command.statement].start]
+        if bare == [command.words[0]] and not indent.strip(" \t") and change.directive not in text[lead(text, at) : at]:
+            newline = "\r\n" if text[at:].split("\n", 1)[0].endswith("\r") else "\n"
+            found.append((at, indent + change.directive + newline))
+    return found
+
+
+def _outermost(syntax: Syntax, statement: Statement) -> Statement:
+    while statement.parent >= 0:
+        statement = syntax.statements[statement.parent]
+    return statement
+
+
+def lead(text: str, start: int) -> int:
+    """Where the lines of a statement begin: its own, or the comment lines directly above it, which stay with it."""
+    at = text.rfind("\n", 0, start) + 1
+    while at > 0:
+        above = text.rfind("\n", 0, at - 1) + 1
+        line = text[above : at - 1].strip()
+        if not line.startswith("#") or line.startswith("#!"):
+            break
+        at = above
+    return at
+
+
+def _line_before(text: str, at: int) -> str | None:
+    return text[text.rfind("\n", 0, at - 1) + 1 : at - 1] if at > 0 else None
+
+
+def _opens(line: str) -> bool:
+    """Whether a line opens a list of statements, so that no blank line is due below it."""
+    code = re.sub(r"\s#.*", "", line).rstrip()
+    return bool(re.search(r"(^|[\s;])(then|do|else|\{|\()$|[):]$|\bin$", code)) and not code.endswith(";;")
+
+
+def _imports(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
+    """Lines for the modules that are not imported yet, each before the first that sorts behind it."""
+    edits: list[Edit] = []
+    text = syntax.script.text
+    newline = "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
+    present = sorted(syntax.imports.items(), key=lambda item: item[1])
+    for module in sorted(set(modules) - set(syntax.imports)):
+        later = next((offset for name, offset in present if name > module), None)
+        if later is not None:
+            at = text.rfind("\n", 0, later) + 1
+        elif present:
+            end = text.find("\n", present[-1][1])
+            at = len(text) if end < 0 else end + 1
+        else:
+            at = lead(text, syntax.statements[0].start)
+        edits.append(Edit(at, at, f"import {module}{newline}", "an import"))
+    return edits
+
+
+# taking out
+
+
+def _ours(syntax: Syntax, recipe: Recipe) -> tuple[list[Edit], dict[str, str], bool] | None:
+    """The edits that take our own block out again, its options, and whether its text is today's."""
+    change = recipe.changes[syntax.language]
+    text = syntax.script.text
+    if recipe.defines:
+        defining = [s for s in syntax.statements if s.defines == recipe.defines]
+        if not defining:
+            return None
+        starts: Iterable[int] = [lead(text, statement.start) for statement in defining]
+    elif change.before:
+        starts = [match.start() for match in re.finditer(rf"^[ \t]*{re.escape(change.before[0])}", text, re.MULTILINE)]
+    else:
+        anchor = anchors.find(recipe.anchor, syntax)
+        edits = _unwrap(syntax, change, anchor)
+        return (edits, recipe.values({}), _complete(anchor, change, text)) if edits else None
+    forms = [(change, recipe.options, True)]
+    forms += [(old[syntax.language], options, False) for old, options in recipe.older if syntax.language in old]
+    for start in starts:
+        for form, options, current in forms:
+            match = matcher(form, options, syntax.language).match(text, start)
+            if match:
+                anchor = anchors.find(recipe.anchor, syntax)
+                edits = [_out(text, match, form.place), *_unwrap(syntax, form, anchor)]
+                edits += _unimported(syntax, form, match.span())
+                values = matched_values(match, options)
+                return edits, values, current and _complete(anchor, form, text)
+    if not recipe.defines:
+        return None
+    statement = defining[0]
+    raise RefusedError(
+        f"{recipe.defines} is defined here, but in none of the forms that this recipe has written",
+        where=syntax.script.where(statement.start),
+        hint=_BY_HAND + _first_line(text, statement.start),
+    )
+
+
+def _first_line(text: str, offset: int) -> str:
+    return text[offset:].split("\n", 1)[0].strip()
+
+
+def _out(text: str, match: re.Match[str], place: str) -> Edit:
+    """The block and the blank lines that came with it: those below it, else those above."""
+    blank = re.compile(r"(?:\r?\n){2}" if place == "module" else r"\r?\n")
+    below = blank.match(text, match.end())
+    if below:
+        return Edit(match.start(), below.end(), "", "the block")
+    above = re.compile(rf"(?:{blank.pattern})\Z").search(text[: match.start()])
+    return Edit(above.start() if above else match.start(), match.end(), "", "the block")
+
+
+def _unwrap(syntax: Syntax, change: Change, anchor: Anchor) -> list[Edit]:
+    text = syntax.script.text
+    edits: list[Edit] = []
+    for command, verbs in zip(anchor.commands, anchor.verbs, strict=True):
+        wrapped = _wrapped(text, command.head[0], change)
+        bare = [word for word in command.words if text.startswith("$", word.start)]
+        above = re.compile(rf"[ \t]*{re.escape(change.directive)}\r?\n\Z" if change.directive else r"\Z(?!\Z)")
+        at = text.rfind("\n", 0, syntax.statements[command.statement].start) + 1
+        if wrapped and len(bare) == 1 and bare[0].start == wrapped.end() and (line := above.search(text[:at])):
+            edits.append(Edit(line.start(), line.end(), "", "the build"))
+        if wrapped:
+            callee = wrapped.groupdict().get("callee")
+            edits.append(Edit(*wrapped.span(), f"{callee}(" if callee else "", "the build"))
+        if change.insert and text.startswith(change.insert, verbs[1]):
+            edits.append(Edit(verbs[1], verbs[1] + len(change.insert), "", "the build"))
+    return edits
+
+
+def _wrapped(text: str, at: int, change: Change) -> re.Match[str] | None:
+    """The wrapper as it stands at an offset, with what it wraps in the group ``callee``."""
+    if not change.wrap or at < 0:
+        return None
+    before, callee, after = change.wrap.partition("{callee}")
+    between = r"(?P<callee>[\w.]+)" if callee else ""
+    return re.compile(re.escape(before) + between + re.escape(after)).match(text, at)
+
+
+def _complete(anchor: Anchor, change: Change, text: str) -> bool:
+    """Whether every try of the build is wrapped, and has what is inserted behind its words."""
+    return all(
+        (not change.wrap or _wrapped(text, command.head[0], change)) and text.startswith(change.insert, end)
+        for command, (_, end) in zip(anchor.commands, anchor.verbs, strict=True)
+    )
+
+
+def _unimported(syntax: Syntax, change: Change, block: tuple[int, int]) -> list[Edit]:
+    """The imports that only our block needs."""
+    text = syntax.script.text
+    edits: list[Edit] = []
+    for module in change.imports:
+        at = syntax.imports.get(module)
+        if at is None:
+            continue
+        end = text.find("\n", at) + 1
+        users = [name for name in syntax.names if name.name == module and not at <= name.offset < end]
+        if users and all(block[0] <= name.offset < block[1] for name in users):
+            edits.append(Edit(text.rfind("\n", 0, at) + 1, end, "", "an import"))
+    return edits
+
+
+def removals(syntax: Syntax, foreign: Foreign, recipe: Recipe) -> list[Edit]:
+    """The edits that take a foreign block out of a script, its comments and spare blank lines with it."""
+    text = syntax.script.text
+    spans: list[tuple[int, int]] = []
+    names = [name for name in syntax.names if not name.name.isdigit()]
+    skip_to = -1
+    for statement in sorted(syntax.statements, key=lambda s: (s.start, -s.end)):
+        if statement.start < skip_to:
+            continue
+        inside = [name for name in names if statement.start <= name.offset < statement.end]
+        if _belongs(inside, foreign, recipe.hook):
+            at = lead(text, statement.start)
+            end = text.find("\n", statement.end)
+            spans.append((at, len(text) if end < 0 else end + 1))
+            skip_to = statement.end
+    merged: list[tuple[int, int]] = []
+    for start, end in spans:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], end)
+        else:
+            merged.append((start, end))
+    return [_with_blank(text, start, end) for start, end in merged]
+
+
+def _belongs(inside: list[Name], foreign: Foreign, hook: str) -> bool:
+    found = {name.name for name in inside}
+    allowed = {*foreign.variables, *foreign.reads, hook}
+    if found == {hook}:  # DOCKER_BUILD_CACHE_ARG="", which only such a block needs
+        return len(inside) == 1 and inside[0].assigned and inside[0].value == ""
+    return bool(found & set(foreign.variables)) and found <= allowed
+
+
+def _with_blank(text: str, start: int, end: int) -> Edit:
+    """Take a blank line along where two would meet, or where one would open a list of statements."""
+    previous = _line_before(text, start)
+    following = re.compile(r"[ \t]*\r?\n").match(text, end)
+    if following and (previous is None or not previous.strip() or _opens(previous)):
+        end = following.end()
+    return Edit(start, end, "", "a foreign block")
+
+
+def _mentions(syntax: Syntax, variables: Iterable[str]) -> bool:
+    wanted = set(variables)
+    return any(name.name in wanted for name in syntax.names)
+
+
+def _refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str]) -> None:
+    """Refuse a script in which a cache block stands, or is left, that is like none of the known forms."""
+    wanted = set(gone)
+    left = next((name.offset for name in syntax.names if name.name in wanted), None)
+    if left is None:
+        code = _without_comments(syntax)
+        found = [match.start() for pattern in recipe.seen for match in pattern.finditer(code)]
+        left = min(found, default=None)
+    if left is not None:
+        raise RefusedError(
+            "a cache block stands here that is like none of the known forms",
+            where=syntax.script.where(left),
+            hint=_BY_HAND + _first_line(syntax.script.text, left),
+        )
+
+
+def _without_comments(syntax: Syntax) -> str:
+    """The text with its full-line comments blanked, offsets unchanged."""
+    return re.sub(r"(?m)^[ \t]*#.*$", lambda match: " " * len(match[0]), syntax.script.text)
+
+
+__all__ = ["NoBuildError", "Plan", "apply", "lead", "plan", "removals", "without_build"]

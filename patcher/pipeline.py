@@ -1,0 +1,237 @@
+"""The stages in order: source, syntax, anchors, edits, review. Only this module knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from patcher.emit import git
+from patcher.inject import Plan, apply, plan, removals, without_build
+from patcher.model import (
+    CiPatcherError,
+    Finding,
+    InputError,
+    NoBuildError,
+    RefusedError,
+    Script,
+    State,
+    Syntax,
+    Verdict,
+)
+from patcher.recipe import Recipe
+from patcher.review import static
+from patcher.sources import Source
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A recipe applied to a source: what is changed in which file, and what the review found.
+
+    ``pairs`` are the files before and after, empty where there is nothing to do. ``findings`` are those of
+    the static review, then those of the scenarios.
+    """
+
+    source: Source
+    recipe: Recipe
+    values: Mapping[str, str]
+    plan: Plan
+    pairs: tuple[tuple[Script, Script], ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.verdict is Verdict.BROKEN)
+
+    @property
+    def not_run(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.verdict is Verdict.NOT_RUN)
+
+
+def parse(script: Script) -> Syntax:
+    """The syntax of a script, by the parser for its language. Raises InputError where it cannot be parsed."""
+    if language(script) == "python":
+        from patcher.parse import python
+
+        return python.parse(script)
+    from patcher.parse import shell
+
+    return shell.parse(script)
+
+
+def language(script: Script) -> str:
+    """``python`` or ``shell``, by the name and else by the first line."""
+    first = script.text.split("\n", 1)[0]
+    return "python" if script.path.endswith(".py") or (first.startswith("#!") and "python" in first) else "shell"
+
+
+def _may_build(script: Script) -> bool:
+    """Whether a build can be in a script at all: it is not parsed for nothing beside one that has it."""
+    text = script.text.lower()
+    return "build" in text and ("docker" in text or "podman" in text)
+
+
+def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
+    """Find the one script with the build, and plan the change.
+
+    Raises NoBuildError where no file has one, RefusedError where the choice is not clear, InputError where a
+    file cannot be read or parsed.
+    """
+    plans: list[Plan] = []
+    seen: list[str] = []
+    for path in [source.only] if source.only else recipe.files:
+        script = source.read(path)
+        if script is None:
+            continue
+        seen.append(path)
+        if plans and not _may_build(script):
+            continue
+        try:
+            plans.append(plan(parse(script), recipe, values, parse))
+        except NoBuildError:
+            continue
+    if not plans:
+        looked = ", ".join(seen) if seen else "none of " + ", ".join(recipe.files)
+        raise NoBuildError(
+            "no image build found",
+            where=source.name,
+            hint=f"Looked at: {looked}."
+            + ("" if seen else " Name the root of the source tree, or the script itself.")
+            + (" Nothing to patch here: before 2023-01 no container image was built." if seen else ""),
+        )
+    if len(plans) > 1:
+        raise RefusedError(
+            f"{len(plans)} files have an image build, and nothing tells which one is meant",
+            where=source.name,
+            hint="\n".join(f"{where(found)}" for found in plans),
+        )
+    return plans[0]
+
+
+def where(found: Plan) -> str:
+    """``path:line:col`` of the build."""
+    assert found.anchor is not None
+    return found.script.where(found.anchor.verbs[0][0])
+
+
+def state(source: Source, recipe: Recipe, values: Mapping[str, str]) -> tuple[Plan | None, CiPatcherError | None]:
+    """For `inspect`: the plan, or what stands in its way. Raises InputError where a file cannot be read."""
+    try:
+        return examine(source, recipe, values), None
+    except RefusedError as error:
+        return None, error
+
+
+def change(
+    source: Source,
+    recipe: Recipe,
+    values: Mapping[str, str],
+    *,
+    reverse: bool = False,
+    verify: bool = True,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Change:
+    """Apply a recipe to a source, or take it out again, and review the result.
+
+    Raises as ``examine`` does; a failed review is no error but BROKEN findings.
+    """
+    found = examine(source, recipe, values)
+    if reverse:
+        ours = found.state in {State.CURRENT, State.OLDER}
+        result = found.reference if ours else found.script
+    else:
+        result = found.result
+    pairs = [(found.script, result)] if result.text != found.script.text else []
+    if not reverse:
+        pairs += _companions(source, recipe, found)
+    done = Change(source, recipe, values, found, tuple(pairs))
+    if not pairs:
+        return done
+    findings = _static(done, result, reverse, verify)
+    notes = [] if verify else ["--no-verify: the linters and the scenarios were not run"]
+    if verify and not reverse and all(finding.verdict is not Verdict.BROKEN for finding in findings):
+        findings += behaviour(done, jobs=jobs, progress=progress)
+    return replace(done, findings=tuple(findings), notes=tuple(notes))
+
+
+def _companions(source: Source, recipe: Recipe, found: Plan) -> list[tuple[Script, Script]]:
+    """The other files in which a foreign block left something."""
+    pairs: list[tuple[Script, Script]] = []
+    if found.foreign is None or source.only:
+        return pairs
+    for path in found.foreign.files:
+        script = source.read(path)
+        if script is None:
+            continue
+        edits = removals(parse(script), found.foreign, recipe)
+        if edits:
+            pairs.append((script, apply(script, edits)))
+    return pairs
+
+
+def _static(done: Change, result: Script, reverse: bool, verify: bool) -> list[Finding]:
+    found = done.plan
+    assert found.anchor is not None
+    kind = found.syntax.language
+    findings = [static.parses(result, kind)]
+    try:
+        again = plan(parse(result), done.recipe, done.values, parse)
+    except InputError as error:
+        return [*findings, Finding("parses again", Verdict.BROKEN, str(error))]
+    except RefusedError as error:
+        return [*findings, Finding("one build", Verdict.BROKEN, str(error), evidence=error.hint)]
+    assert again.anchor is not None
+    findings.append(static.one_build(len(found.anchor.commands), len(again.anchor.commands)))
+    if not reverse:
+        reference = found.reference
+        builds = _builds(found, reference)
+        findings.append(static.only_intended(reference, result, builds))
+        findings.append(static.style(reference, result))
+        findings.append(static.second_run(again.state is not State.CURRENT, f"the state is: {again.state}"))
+        findings.append(static.reverse(reference, again.reference if again.state is State.CURRENT else None))
+    else:
+        ours = again.state in {State.CURRENT, State.OLDER}
+        findings.append(static.second_run(ours, "our block is still there"))
+    findings.append(static.applies(git.refused(done.pairs, git.diff(done.pairs))))
+    if verify:
+        findings += static.linted(found.script, result, kind)
+    return findings
+
+
+def _builds(found: Plan, reference: Script) -> list[int]:
+    """The offsets of the build's tries in the reference."""
+    assert found.anchor is not None
+    if reference.text == found.script.text:
+        return [command.words[0].start for command in found.anchor.commands] + [
+            command.head[0] for command in found.anchor.commands
+        ]
+    from patcher import anchors
+
+    anchor = anchors.find("image-build", parse(reference))
+    return [command.words[0].start for command in anchor.commands] + [command.head[0] for command in anchor.commands]
+
+
+def behaviour(done: Change, *, jobs: int | None = None, progress: Progress | None = None) -> list[Finding]:
+    """The recipe's scenarios on the reference and the result."""
+    scenarios = done.recipe.folder / "scenarios.toml"
+    if not scenarios.is_file():
+        return []
+    return []
+
+
+def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = False) -> str:
+    """The commit message: subject, body, trailers."""
+    subject, body = recipe.subject, recipe.body
+    if reverse:
+        subject, body = f'Revert "{recipe.subject}"', f"This takes the change of the recipe {recipe.name} out again."
+    parts = [subject, body]
+    if trailers:
+        parts.append("\n".join(trailers))
+    return "\n\n".join(parts) + "\n"
+
+
+__all__ = ["Change", "Path", "behaviour", "change", "examine", "message", "parse", "state", "where", "without_build"]

@@ -1,0 +1,414 @@
+"""A folder under snippets/ -> a typed, frozen Recipe, checked once."""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from patcher.model import UsageError
+
+_PLACE = re.compile(r"(?P<indent>[ \t]*)# option: (?P<option>[a-z][a-z0-9-]*)")
+_PLACES = frozenset({"body", "module"})
+_END = r"(?:\r?\n|\Z)"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A choice that the user has: ``default``, or a value of the form ``form``.
+
+    ``parts`` are the words of ``form`` that stand for something, each with a regular expression of what; the
+    same words stand in ``snippets``, the lines that such a value adds in each language, at the line
+    ``# option: NAME`` of the block.
+    """
+
+    name: str
+    default: str
+    help: str
+    form: str
+    parts: Mapping[str, str]
+    snippets: Mapping[str, tuple[str, ...]]
+
+    def split(self, value: str) -> dict[str, str] | None:
+        """The parts of a value, or None where it does not have the form."""
+        match = re.fullmatch(self._pattern(self.form, "", set()), value)
+        return match.groupdict() if match else None
+
+    def join(self, parts: Mapping[str, str]) -> str:
+        """The value that has these parts."""
+        return _replaced(self.form, parts)
+
+    def _pattern(self, text: str, prefix: str, taken: set[str]) -> str:
+        """A regular expression for a text in which the parts' words stand for any of their values."""
+        pieces = []
+        for piece in re.split("(" + "|".join(map(re.escape, self.parts)) + ")", text):
+            if piece not in self.parts:
+                pieces.append(re.escape(piece))
+            elif piece in taken:
+                pieces.append(f"(?P={prefix}{piece})")
+            else:
+                pieces.append(f"(?P<{prefix}{piece}>{self.parts[piece]})")
+                taken.add(piece)
+        return "".join(pieces)
+
+    @property
+    def group(self) -> str:
+        """The option's name as a group of a regular expression."""
+        return self.name.replace("-", "_")
+
+    def lines_pattern(self, language: str) -> str:
+        """A regular expression for the lines that a value adds, or for none."""
+        taken: set[str] = set()
+        lines = (self._pattern(line, f"{self.group}__", taken) for line in self.snippets[language])
+        return f"(?P<{self.group}>" + "".join(f"[ \\t]*{line}{_END}" for line in lines) + ")?"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is done to the build in one language.
+
+    ``before`` are the lines that go before the build, ``place`` says how far before: ``body``, in the list
+    of statements in which the build stands, or ``module``, at the top level. ``wrap`` is put before the
+    build's words (in Python, in place of the call's ``callee(``), ``insert`` behind the words that name the
+    build. ``imports`` are Python modules that ``before`` needs, ``directive`` a comment line for the linter,
+    put above a build whose first word is a variable without quotes: as an argument it would be reported.
+    """
+
+    before: tuple[str, ...] = ()
+    place: str = "body"
+    wrap: str = ""
+    insert: str = ""
+    imports: tuple[str, ...] = ()
+    directive: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A block of another origin that is taken out before ours goes in.
+
+    Statements are removed that assign or read at least one of ``variables`` and else nothing but ``reads``
+    and the hook, in the recipe's files and in ``files``; ``variables[0]`` is what tells the forms apart.
+    """
+
+    name: str
+    variables: tuple[str, ...]
+    reads: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A change as data: where, what, the commit message, the options.
+
+    ``older`` holds, for each release whose text differs, the changes and options of that release.
+    ``seen`` are regular expressions: text in the build's statement that belongs to a block of an unknown form.
+    """
+
+    name: str
+    folder: Path
+    summary: str
+    anchor: str
+    files: tuple[str, ...]
+    subject: str
+    body: str
+    defines: str
+    hook: str
+    variable: str
+    changes: Mapping[str, Change]
+    options: Mapping[str, Option]
+    replaces: tuple[Foreign, ...]
+    seen: tuple[re.Pattern[str], ...]
+    advice: Mapping[str, tuple[str, ...]]
+    reviewers: tuple[str, ...]
+    older: tuple[tuple[Mapping[str, Change], Mapping[str, Option]], ...] = field(default=())
+
+    def values(self, chosen: Mapping[str, str]) -> dict[str, str]:
+        """All options with their values, from what ``--set`` gave.
+
+        Raises UsageError for an option that the recipe does not have and a value that does not fit.
+        """
+        for name, value in chosen.items():
+            option = self.options.get(name)
+            if option is None:
+                known = ", ".join(self.options) or "none"
+                raise UsageError(f"the recipe {self.name} has no option {name!r}", hint=f"It has: {known}.")
+            if value != option.default and option.split(value) is None:
+                raise UsageError(f"--set {name}={value}: the value does not fit", hint=f"{name}: {option.help}")
+        return {name: chosen.get(name, option.default) for name, option in self.options.items()}
+
+
+def render(change: Change, options: Mapping[str, Option], values: Mapping[str, str], language: str) -> list[str]:
+    """The lines of the block for these values, without indentation of their own."""
+    lines: list[str] = []
+    for line in change.before:
+        place = _PLACE.fullmatch(line)
+        if place is None:
+            lines.append(line)
+            continue
+        option = options[place["option"]]
+        value = values.get(option.name, option.default)
+        parts = option.split(value) if value != option.default else None
+        if parts:
+            lines += [place["indent"] + _replaced(extra, parts) for extra in option.snippets[language]]
+    return lines
+
+
+def matcher(change: Change, options: Mapping[str, Option], language: str) -> re.Pattern[str]:
+    """A regular expression for the block as it stands in a script: any indentation, line ends and options."""
+    parts: list[str] = []
+    for line in change.before:
+        place = _PLACE.fullmatch(line)
+        if place:
+            parts.append(options[place["option"]].lines_pattern(language))
+        else:
+            parts.append(rf"[ \t]*{re.escape(line)}{_END}")
+    return re.compile("".join(parts))
+
+
+def matched_values(match: re.Match[str], options: Mapping[str, Option]) -> dict[str, str]:
+    """The options with which a block was written that ``matcher`` recognized."""
+    groups = match.groupdict()
+    return {
+        option.name: option.join({part: groups[f"{option.group}__{part}"] for part in option.parts})
+        if groups.get(option.group)
+        else option.default
+        for option in options.values()
+    }
+
+
+def _replaced(line: str, groups: Mapping[str, str]) -> str:
+    for group, value in groups.items():
+        line = line.replace(group, value)
+    return line
+
+
+# reading
+
+
+def bundled() -> Path:
+    """The folder of the recipes that come with the program: in the wheel inside the package, else beside it."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_snippets", package.parent / "snippets"):
+        if folder.is_dir():
+            return folder
+    raise UsageError(
+        f"the bundled recipes are missing from {sysconfig.get_path('purelib')}",
+        hint="Install bitcoin-ci-patcher again.",
+    )
+
+
+def names(folders: list[Path]) -> dict[str, Path]:
+    """The recipes in these folders by name. A name that two folders have is an error that names both."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError("not a folder of recipes", where=str(folder), hint="--recipes takes a folder of folders.")
+        for path in sorted(folder.iterdir()):
+            if (path / "recipe.toml").is_file():
+                if path.name in found:
+                    raise UsageError(
+                        f"the recipe {path.name!r} exists twice", where=str(path), hint=f"{found[path.name]}"
+                    )
+                found[path.name] = path
+    return found
+
+
+def load(name: str, folders: list[Path]) -> Recipe:
+    """Read and check one recipe. Raises UsageError that names the file and the key at fault."""
+    found = names(folders)
+    if name not in found:
+        raise UsageError(f"there is no recipe {name!r}", hint=f"`ci-patcher recipes` lists them: {', '.join(found)}.")
+    return read(found[name])
+
+
+def read(folder: Path) -> Recipe:
+    """The recipe in a folder. Raises UsageError that names the file and the key at fault."""
+    reader = _Reader(folder, folder / "recipe.toml")
+    table = reader.table
+    recipe = Recipe(
+        name=folder.name,
+        folder=folder,
+        summary=reader.string(table, "summary"),
+        anchor=reader.string(table, "anchor"),
+        files=reader.strings(table, "files"),
+        subject=reader.string(table, "subject"),
+        body=reader.string(table, "body").strip("\n"),
+        defines=reader.string(table, "defines", ""),
+        hook=reader.string(table, "hook", ""),
+        variable=reader.string(table, "variable", ""),
+        changes={},
+        options={},
+        replaces=tuple(reader.foreign(entry, i) for i, entry in enumerate(reader.tables(table, "replaces"))),
+        seen=tuple(reader.pattern(text, "seen") for text in reader.strings(table, "seen", ())),
+        advice={
+            key: reader.strings(table.get("advice", {}), key, (), at="advice.")
+            for key in reader.keys(table, "advice", {"hook", "patch"})
+        },
+        reviewers=reader.strings(table, "reviewers", ()),
+    )
+    known = {
+        "summary", "anchor", "files", "subject", "body", "defines", "hook", "variable", "replaces", "seen", "advice",
+        "reviewers", "shell", "python", "options",
+    }  # fmt: skip
+    reader.unknown(table, known, "")
+    options = {name: reader.option(name, entry, folder) for name, entry in table.get("options", {}).items()}
+    changes: dict[str, Change] = {
+        language: reader.change(table[language], language, folder)
+        for language in ("shell", "python")
+        if language in table
+    }
+    if not changes:
+        raise reader.error("shell", "neither [shell] nor [python] is given")
+    reader.places(changes, options)
+    older = tuple(reader.older(path, table, changes) for path in sorted((folder / "older").glob("*/")))
+    return replace(recipe, changes=changes, options=options, older=older)
+
+
+class _Reader:
+    """Typed access to one recipe.toml. Every error names the file and the key."""
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self.path = path
+        try:
+            self.table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"cannot be read: {error}", where=str(path), hint="See docs/recipes.md.") from None
+        self.folder = folder
+
+    def error(self, key: str, what: str) -> UsageError:
+        return UsageError(f"{key}: {what}", where=str(self.path), hint="docs/recipes.md describes every key.")
+
+    def unknown(self, table: Mapping[str, Any], known: set[str], at: str) -> None:
+        for key in table:
+            if key not in known:
+                raise self.error(at + key, "unknown key")
+
+    def string(self, table: Mapping[str, Any], key: str, default: str | None = None, at: str = "") -> str:
+        value = table.get(key, default)
+        if not isinstance(value, str) or (default is None and not value):
+            raise self.error(at + key, "a string is missing here")
+        return value
+
+    def strings(
+        self, table: Mapping[str, Any], key: str, default: tuple[str, ...] | None = None, at: str = ""
+    ) -> tuple[str, ...]:
+        value = table.get(key, default)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) for entry in value):
+            raise self.error(at + key, "a list of strings is missing here")
+        if len(set(value)) != len(value):
+            raise self.error(at + key, "the same entry stands here twice")
+        return tuple(value)
+
+    def tables(self, table: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            raise self.error(key, "a list of tables is missing here")
+        return value
+
+    def keys(self, table: Mapping[str, Any], key: str, known: set[str]) -> list[str]:
+        value = table.get(key, {})
+        if not isinstance(value, dict):
+            raise self.error(key, "a table is missing here")
+        self.unknown(value, known, key + ".")
+        return list(value)
+
+    def pattern(self, text: str, key: str) -> re.Pattern[str]:
+        try:
+            return re.compile(text)
+        except re.error as error:
+            raise self.error(key, f"not a regular expression: {error}") from None
+
+    def lines(self, name: str, key: str, folder: Path) -> tuple[str, ...]:
+        path = folder / name
+        try:
+            text = path.read_text(encoding="utf8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise self.error(key, f"{name} cannot be read: {error}") from None
+        return tuple(text.splitlines())
+
+    def foreign(self, entry: dict[str, Any], index: int) -> Foreign:
+        at = f"replaces[{index}]."
+        self.unknown(entry, {"name", "variables", "reads", "files"}, at)
+        variables = self.strings(entry, "variables", at=at)
+        if not variables:
+            raise self.error(at + "variables", "at least one variable is needed")
+        return Foreign(
+            self.string(entry, "name", at=at),
+            variables,
+            self.strings(entry, "reads", (), at=at),
+            self.strings(entry, "files", (), at=at),
+        )
+
+    def option(self, name: str, entry: Any, folder: Path) -> Option:
+        at = f"options.{name}."
+        if not isinstance(entry, dict):
+            raise self.error(f"options.{name}", "a table is missing here")
+        self.unknown(entry, {"default", "help", "form", "parts", "shell", "python"}, at)
+        parts = {part: self.string(entry["parts"], part, at=at + "parts.") for part in entry.get("parts", {})}
+        for part, pattern in parts.items():
+            self.pattern(pattern, f"{at}parts.{part}")
+        return Option(
+            name,
+            self.string(entry, "default", at=at),
+            self.string(entry, "help", at=at),
+            self.string(entry, "form", at=at),
+            parts,
+            {
+                language: self.lines(self.string(entry, language, at=at), at + language, folder)
+                for language in ("shell", "python")
+                if language in entry
+            },
+        )
+
+    def change(self, entry: Any, language: str, folder: Path) -> Change:
+        at = f"{language}."
+        if not isinstance(entry, dict):
+            raise self.error(language, "a table is missing here")
+        self.unknown(entry, {"before", "place", "wrap", "insert", "imports", "directive"}, at)
+        before = self.string(entry, "before", "", at=at)
+        place = self.string(entry, "place", "body", at=at)
+        if place not in _PLACES:
+            raise self.error(at + "place", f"one of {', '.join(sorted(_PLACES))} is needed")
+        return Change(
+            self.lines(before, at + "before", folder) if before else (),
+            place,
+            self.string(entry, "wrap", "", at=at),
+            self.string(entry, "insert", "", at=at),
+            self.strings(entry, "imports", (), at=at),
+            self.string(entry, "directive", "", at=at),
+        )
+
+    def places(self, changes: Mapping[str, Change], options: Mapping[str, Option]) -> None:
+        for language, change in changes.items():
+            for line in change.before:
+                place = _PLACE.fullmatch(line)
+                if place and (place["option"] not in options or language not in options[place["option"]].snippets):
+                    raise self.error(f"{language}.before", f"the option {place['option']!r} has no snippet for it")
+
+    def older(
+        self, folder: Path, table: Mapping[str, Any], changes: Mapping[str, Change]
+    ) -> tuple[dict[str, Change], dict[str, Option]]:
+        """An earlier release's snippets: files of the same names as today's, in a folder of their own."""
+        options = {
+            name: self.option(name, entry, folder)
+            for name, entry in table.get("options", {}).items()
+            if all((folder / entry[language]).is_file() for language in ("shell", "python") if language in entry)
+        }
+        old = {
+            language: Change(
+                self.lines(table[language]["before"], f"older/{folder.name}", folder),
+                change.place,
+                change.wrap,
+                change.insert,
+                change.imports,
+                change.directive,
+            )
+            for language, change in changes.items()
+            if change.before and (folder / table[language]["before"]).is_file()
+        }
+        self.places(old, options)
+        return old, options
