@@ -1,0 +1,78 @@
+"""The command line: options, files, echo, exit status. Nothing else prints or exits.
+
+Each command is a module of its own that is imported when it is called: start-up time is a feature.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from patcher import __version__
+from patcher.model import CiPatcherError
+
+_COMMANDS = {
+    "inspect": "Say what a tree's CI script holds and what a patch would do.",
+    "patch": "Emit the reviewed patch for a tree.",
+    "backport": "Emit one reviewed patch for each of many revisions.",
+    "verify": "Run the contract's scenarios on a tree as it stands.",
+    "recipes": "List the changes that can be made.",
+}
+
+
+class _Group(click.Group):
+    """Shows every error in one place, with its exit status, and never a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"patcher.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        kwargs["standalone_mode"] = False
+        try:
+            status = super().main(*args, **kwargs)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            error.show()
+            status = 2
+        except (click.exceptions.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            status = 128 + signal.SIGINT
+        except CiPatcherError as error:
+            show(error)
+            status = error.status
+        except BrokenPipeError:
+            # The reader had enough, as `head -1` has. Keep Python from complaining while it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 0
+        except OSError as error:
+            click.echo(f"{error.filename or 'ci-patcher'}: {(error.strerror or str(error)).lower()}", err=True)
+            status = 4
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def show(error: CiPatcherError) -> None:
+    """An error on standard error: where, what, and below it what to do next."""
+    click.echo(str(error), err=True)
+    for line in error.hint.splitlines():
+        click.echo(f"  {line}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ci-patcher")
+def main() -> None:
+    """Give the Bitcoin Core CI scripts an opt-in docker build cache, as a reviewed patch."""

@@ -1,0 +1,150 @@
+"""What the commands share: their options, and how these become values."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from patcher import recipe, sources
+from patcher.model import UsageError
+from patcher.recipe import Recipe
+from patcher.sources import Source
+
+FORMATS = ("mbox", "diff", "markdown")
+
+
+RECIPES = [
+    click.option(
+        "--recipes", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of more recipes."
+    ),
+]
+RECIPE = [
+    click.option(
+        "--recipe", "recipe_name", default="docker-build-cache", show_default=True, help="The change to make."
+    ),
+    click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the recipe."),
+    *RECIPES,
+]
+
+
+def decorated(function: Any, decorators: Sequence[Any]) -> Any:
+    """A function under these decorators, the first outermost."""
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def on_a_tree(function: Any) -> Any:
+    """The options of every command that acts on a tree."""
+    return decorated(
+        function,
+        [
+            click.argument("tree", type=click.Path(path_type=Path), default=Path()),
+            click.option(
+                "--repo", type=click.Path(path_type=Path), help="Read TREE's files out of this clone, with --rev."
+            ),
+            click.option("--rev", help="The revision to read, without a checkout."),
+            *RECIPE,
+        ],
+    )
+
+
+def emits(function: Any) -> Any:
+    """The options of the commands that emit patches."""
+    return decorated(
+        function,
+        [
+            click.option("--format", "form", type=click.Choice(FORMATS), help="What to emit."),
+            click.option(
+                "-o", "output", type=click.Path(path_type=Path), help="Write into this folder, not to stdout."
+            ),
+            click.option("--author", default="", help="Name <mail>; else git's configuration."),
+            click.option("--date", default="", help="Else SOURCE_DATE_EPOCH, else the base commit's."),
+            click.option("--signoff", is_flag=True, help="Add Signed-off-by, as git does."),
+            click.option("--github-pull", multiple=True, metavar="#N", help="Add a trailer Github-Pull."),
+            click.option("--rebased-from", multiple=True, metavar="HASH", help="Add a trailer Rebased-From."),
+            click.option("--reverse", is_flag=True, help="Take our block out again."),
+            click.option("--no-verify", is_flag=True, help="Leave out the linters and the scenarios."),
+            click.option("--strict", is_flag=True, help="What was not run counts as failed."),
+        ],
+    )
+
+
+def source_of(tree: Path, repo: Path | None, rev: str | None) -> Source:
+    if repo is None and rev is None:
+        return sources.tree(tree)
+    if rev is None:
+        raise UsageError("--repo needs --rev", hint="For all release branches at once: ci-patcher backport --repo R")
+    return sources.revision(repo or tree, rev)
+
+
+def recipe_of(name: str, settings: Sequence[str], folders: Sequence[Path]) -> tuple[Recipe, dict[str, str]]:
+    chosen: dict[str, str] = {}
+    for setting in settings:
+        key, found, value = setting.partition("=")
+        if not found:
+            raise UsageError(f"--set {setting}: the form is OPTION=VALUE")
+        if key in chosen:
+            raise UsageError(f"--set {key} is given twice")
+        chosen[key] = value
+    found_recipe = recipe.load(name, [recipe.bundled(), *folders])
+    return found_recipe, found_recipe.values(chosen)
+
+
+def trailers_of(github_pull: Sequence[str], rebased_from: Sequence[str], signoff: bool, author: str) -> list[str]:
+    for pull in github_pull:
+        if not re.fullmatch(r"#[0-9]+", pull):
+            raise UsageError(f"--github-pull {pull}: the form is # and digits", hint="Quote it: --github-pull '#31545'")
+    for commit in rebased_from:
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit):
+            raise UsageError(f"--rebased-from {commit}: a full hash is needed", hint="`git rev-parse` gives it.")
+    if signoff and not author:
+        raise UsageError("--signoff needs an author", hint="Give --author, or set user.name and user.email in git.")
+    trailers = [f"Github-Pull: {pull}" for pull in github_pull] + [f"Rebased-From: {commit}" for commit in rebased_from]
+    return [*trailers, *([f"Signed-off-by: {author}"] if signoff else [])]
+
+
+def raw_date(date: str) -> str:
+    """A date as git's raw form. Raises UsageError for what is neither that nor ISO 8601."""
+    from datetime import UTC, datetime
+
+    if not date or re.fullmatch(r"[0-9]+ [+-][0-9]{4}", date):
+        return date
+    if re.fullmatch(r"@?[0-9]+", date):
+        return f"{date.lstrip('@')} +0000"
+    try:
+        parsed = datetime.fromisoformat(date)
+    except ValueError:
+        raise UsageError(f"--date {date}: not a date", hint="Use 2024-12-31T23:59:59+00:00, or SECONDS ZONE.") from None
+    parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return f"{int(parsed.timestamp())} {parsed.strftime('%z')}"
+
+
+def write_beside(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: beside its place, then by a rename. Raises OSError."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def folder_for(output: Path) -> Path:
+    if output.exists() and not output.is_dir():
+        raise UsageError("-o names a file, a folder is needed", where=str(output))
+    output.mkdir(parents=True, exist_ok=True)
+    return output

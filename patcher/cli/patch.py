@@ -1,0 +1,95 @@
+"""``ci-patcher patch``: the main job."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from patcher import pipeline, sources
+from patcher.cli.common import emits, folder_for, on_a_tree, raw_date, recipe_of, source_of, trailers_of, write_beside
+from patcher.emit import git, report
+from patcher.model import UsageError
+
+
+@click.command()
+@on_a_tree
+@emits
+@click.option("--check", is_flag=True, help="Emit nothing; exit 1 where a patch is due.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The review as JSON on stderr... and the patch inside it on stdout."
+)
+def patch(
+    tree: Path,
+    repo: Path | None,
+    rev: str | None,
+    recipe_name: str,
+    settings: Sequence[str],
+    folders: Sequence[Path],
+    form: str | None,
+    output: Path | None,
+    author: str,
+    date: str,
+    signoff: bool,
+    github_pull: Sequence[str],
+    rebased_from: Sequence[str],
+    reverse: bool,
+    no_verify: bool,
+    strict: bool,
+    check: bool,
+    as_json: bool,
+) -> int:
+    """Emit the reviewed patch for TREE: on stdout, the review on stderr.
+
+    Example: ci-patcher patch ~/bitcoin | git -C ~/bitcoin am
+    """
+    source = source_of(tree, repo, rev)
+    found_recipe, values = recipe_of(recipe_name, settings, folders)
+    done = pipeline.change(source, found_recipe, values, reverse=reverse, verify=not (no_verify or check))
+    if not done.pairs:
+        click.echo(report.nothing(done, reverse), err=True)
+        return 0
+    if check:
+        click.echo(f"{pipeline.where(done.plan)}: a patch is due: {done.plan.state}", err=True)
+        return 1
+    failed = bool(done.broken) or (strict and (no_verify or bool(done.not_run)))
+    click.echo(report.text(done), err=True, nl=False)
+    if failed:
+        click.echo(
+            "The review failed, so there is no patch." if done.broken else "--strict: not all was run.", err=True
+        )
+        return 1
+    known_author, known_date = sources.identity(source, author, raw_date(date))
+    if form is None:
+        form = "mbox" if known_author and known_date else "diff"
+        if form == "diff":
+            missing = " and ".join(n for n, known in (("author", known_author), ("date", known_date)) if not known)
+            click.echo(f"--format diff, since the {missing} of a commit is unknown: --author, --date", err=True)
+    trailers = trailers_of(github_pull, rebased_from, signoff, known_author)
+    if form == "mbox":
+        if not known_author or not known_date:
+            raise UsageError("an mbox needs an author and a date", hint="Give --author 'Name <mail>' and --date.")
+        below = "\n".join(report.summary(done))
+        emitted = git.mbox(
+            done.pairs, pipeline.message(found_recipe, trailers, reverse=reverse), known_author, known_date, below
+        )
+    else:
+        emitted = git.diff(done.pairs)
+        if form == "markdown":
+            emitted = report.markdown(done, emitted.decode("utf8", "replace")).encode()
+    if as_json:
+        emitted = (
+            json.dumps(report.data(done) | {"patch": emitted.decode("utf8", "replace")}, indent=2) + "\n"
+        ).encode()
+    if output is None:
+        click.echo(emitted, nl=False)
+    else:
+        suffix = {"mbox": ".patch", "diff": ".diff", "markdown": ".md"}[form]
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", found_recipe.subject).strip("-")[:52].rstrip("-.")
+        path = folder_for(output) / f"0001-{slug}{suffix}"
+        write_beside(path, emitted)
+        click.echo(str(path), err=True)
+    return 0

@@ -1,0 +1,43 @@
+"""``ci-patcher recipes``: what changes there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from patcher import recipe
+from patcher.cli.common import RECIPES, decorated
+
+
+def _recipes(folders: Sequence[Path], as_json: bool) -> None:
+    """List the recipes: those that come with ci-patcher, and those of --recipes.
+
+    Example: ci-patcher recipes --recipes ~/my-recipes
+    """
+    found = [recipe.read(path) for path in recipe.names([recipe.bundled(), *folders]).values()]
+    if as_json:
+        click.echo(json.dumps([_data(one) for one in found], indent=2))
+        return
+    for one in found:
+        click.echo(f"{one.name}\n    {one.summary}\n    {one.folder}")
+        for option in one.options.values():
+            click.echo(f"    --set {option.name}=...  {option.help} (default {option.default})")
+
+
+def _data(one: recipe.Recipe) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "summary": one.summary,
+        "folder": str(one.folder),
+        "files": list(one.files),
+        "languages": sorted(one.changes),
+        "options": {option.name: {"default": option.default, "help": option.help} for option in one.options.values()},
+    }
+
+
+recipes = decorated(
+    _recipes, [click.command("recipes"), *RECIPES, click.option("--json", "as_json", is_flag=True, help="As JSON.")]
+)
