@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from patcher.model import Finding, State, Verdict
+from patcher.inject import Plan
+from patcher.model import CiPatcherError, Finding, State, Verdict
 from patcher.pipeline import Change, where
+from patcher.recipe import Recipe
 
 
 def rows(findings: Sequence[Finding]) -> dict[int, Verdict]:
@@ -119,3 +121,63 @@ def nothing(done: Change, reverse: bool) -> str:
     if found.state is State.CURRENT:
         return f"{found.script.path}: nothing to do: the block is there and current"
     return f"{found.script.path}: nothing to do: {found.state}"
+
+
+_WOULD = {
+    State.NO_CACHE: "put the block before the build",
+    State.HOOK: "put the block before the build, and keep the hook beside it",
+    State.FOREIGN: "take that block out, and put ours before the build",
+    State.CURRENT: "change nothing",
+    State.OLDER: "bring the block up to date",
+}
+
+
+def inspected(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe) -> list[str]:
+    """For `inspect`: file, state, place and advice, as lines."""
+    if plan is None:
+        assert problem is not None
+        return [str(problem), *(f"  {line}" for line in problem.hint.splitlines()), "A patch would: not be possible"]
+    lines = [f"File:  {plan.script.path}", f"State: {plan.state}" + (f" ({plan.foreign.name})" if plan.foreign else "")]
+    lines += [f"Build: {where(plan)}", *picture(plan), f"A patch would: {_WOULD[plan.state]}"]
+    return [*lines, *(f"Note: {note}" for note in advice(plan, recipe))]
+
+
+def picture(plan: Plan, context: int = 2) -> list[str]:
+    """The build's place: some lines around it, and a caret below the words that name it."""
+    assert plan.anchor is not None
+    lines = plan.script.text.split("\n")
+    shown: list[str] = []
+    for start, end in plan.anchor.verbs:
+        at = plan.script.text.count("\n", 0, start)
+        column = start - (plan.script.text.rfind("\n", 0, start) + 1)
+        width = len(str(at + context + 1))
+        for number in range(max(0, at - context), min(len(lines), at + context + 1)):
+            shown.append(f"  {number + 1:>{width}} | {lines[number].rstrip()}")
+            if number == at:
+                shown.append(
+                    f"  {'':>{width}} | {' ' * column}{'^' * max(1, min(end - start, len(lines[at]) - column))}"
+                )
+    return shown
+
+
+def advice(plan: Plan, recipe: Recipe) -> list[str]:
+    """What whoever asks for this change should know, from the recipe."""
+    hook = recipe.advice.get("hook", ()) if plan.state is State.HOOK else ()
+    return [*hook, *recipe.advice.get("patch", ())]
+
+
+def inspection(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe) -> dict[str, Any]:
+    """For `inspect --json`."""
+    if plan is None:
+        assert problem is not None
+        state = str(State.NO_BUILD) if problem.__class__.__name__ == "NoBuildError" else "refused"
+        return {"file": None, "state": state, "problem": str(problem), "hint": problem.hint}
+    return {
+        "file": plan.script.path,
+        "state": str(plan.state),
+        "foreign": plan.foreign.name if plan.foreign else None,
+        "options": dict(plan.values) if plan.values is not None else None,
+        "builds": [plan.script.where(start) for start, _ in plan.anchor.verbs] if plan.anchor else [],
+        "would": _WOULD[plan.state],
+        "advice": advice(plan, recipe),
+    }

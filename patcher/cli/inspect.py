@@ -1,0 +1,38 @@
+"""``ci-patcher inspect``: what is there, and what a patch would do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from patcher import pipeline
+from patcher.cli.common import on_a_tree, recipe_of, source_of
+from patcher.emit import report
+
+
+@click.command()
+@on_a_tree
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def inspect(
+    tree: Path,
+    repo: Path | None,
+    rev: str | None,
+    recipe_name: str,
+    settings: Sequence[str],
+    folders: Sequence[Path],
+    as_json: bool,
+) -> None:
+    """Say which file of TREE builds the image, what it holds already, and what a patch would do.
+
+    Example: ci-patcher inspect --repo ~/bitcoin --rev 29.x
+    """
+    source = source_of(tree, repo, rev)
+    recipe, values = recipe_of(recipe_name, settings, folders)
+    plan, problem = pipeline.state(source, recipe, values)
+    if as_json:
+        click.echo(json.dumps(report.inspection(plan, problem, recipe), indent=2))
+    else:
+        click.echo("\n".join(report.inspected(plan, problem, recipe)))
