@@ -1,0 +1,320 @@
+"""Runs one scenario inside the sandbox, as its process 1, and writes what came of it as JSON.
+
+Only the standard library is there, and nothing of this project. The job is one JSON value on standard input (see
+``patcher.review.behaviour`` for what stands in it), the result another on standard output. As process 1 it
+inherits every process of the scenario, so that it knows when all have ended, and no signal of theirs ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+PROCESSES = 200  # of a scenario, all together; a real one has about ten
+ENTRIES = 2000  # of one directory tree in the result
+TEXT = 4096  # characters of one file in the result
+
+
+class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of this program
+    """The scenario cannot go on; the argument says why."""
+
+
+def limit(job: dict[str, Any]) -> None:
+    """Lowers what this process, and so its children, may use."""
+    for name, value in job["limits"].items():
+        number = getattr(resource, name)
+        hard = resource.getrlimit(number)[1]
+        wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(number, (wanted, wanted))
+
+
+def place(path: str, kind: str, mode: str, content: str) -> None:
+    """Makes one file, directory, link or named pipe."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if kind == "link":
+        os.symlink(content, path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        os.makedirs(path, exist_ok=True)
+    else:
+        with open(path, "wb") as file:
+            file.write(content.encode("utf8", "surrogateescape"))
+    if kind != "link":
+        os.chmod(path, int(mode, 8))
+
+
+def look(root: str) -> list[list[str]]:
+    """What lies below ``root``: path, kind, mode and content of each entry, without following a link."""
+    found: list[list[str]] = []
+    waiting = [root]
+    while waiting and len(found) < ENTRIES:
+        path = waiting.pop()
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        mode = f"{status.st_mode & 0o7777:o}"
+        if (kind := status.st_mode & 0o170000) == 0o120000:
+            found.append([path, "link", "", os.readlink(path)])
+        elif kind == 0o040000:
+            found.append([path, "directory", mode, ""])
+            with contextlib.suppress(OSError):
+                waiting += sorted(os.path.join(path, name) for name in os.listdir(path))
+        elif kind == 0o100000:
+            content = b""
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                content = file.read(TEXT)
+            found.append([path, "file", mode, content.decode("utf8", "replace")])
+        else:
+            found.append([path, "other", mode, ""])
+    return sorted(found)
+
+
+def tail(path: str, size: int) -> str:
+    """The first and the last ``size`` bytes of a file, all of it where it is short."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(size)
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(size, end - size))
+            return (first + (b"\n...\n" if end > 2 * size else b"") + file.read(size)).decode("utf8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+class Run:
+    """One run of the script: its process, its control directory and the point that it waits at."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.folder: str = spec["folder"]
+        self.pid = 0
+        self.status: int | None = None
+        self.at = ""
+        self.point = os.open(f"{self.folder}/at", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.go = os.open(f"{self.folder}/go", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def start(self) -> None:
+        """Starts the script in a session of its own, with the signal dispositions that a login gives."""
+        output = os.open(f"{self.folder}/output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        null = os.open("/dev/null", os.O_RDONLY)
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setsid()
+                for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                    with contextlib.suppress(OSError, ValueError):
+                        signal.signal(number, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_SETMASK, ())
+                os.umask(0o022)
+                os.chdir(self.spec["cwd"])
+                os.dup2(null, 0)
+                os.dup2(output, 1)
+                os.dup2(output, 2)
+                environment = {**self.spec["environment"], "CI_PATCHER_PID": str(os.getpid())}
+                encoded = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+                os.execvpe(self.spec["argv"][0], self.spec["argv"], encoded)
+            except BaseException as error:
+                os.write(2, f"cannot start: {error}\n".encode("utf8", "surrogateescape"))
+            finally:
+                os._exit(126)
+        os.close(output)
+        os.close(null)
+
+    def processes(self) -> dict[str, str]:
+        """The state of each process of the run's session; one that waits to be reaped is not among them."""
+        found = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                with contextlib.suppress(OSError, IndexError, ValueError):
+                    with open(f"/proc/{name}/stat", encoding="latin1") as file:
+                        fields = file.read().rpartition(")")[2].split()
+                    if int(fields[3]) == self.pid and fields[0] not in "ZX":
+                        found[name] = fields[0]
+        return found
+
+    def alive(self) -> bool:
+        """Whether any process of the run is left."""
+        return bool(self.processes())
+
+    def standing(self) -> str:
+        """Where all processes of the run sleep: what tells one such moment from a later one, else nothing."""
+        found = ""
+        for name, state in self.processes().items():
+            if state != "S":
+                return ""
+            with contextlib.suppress(OSError), open(f"/proc/{name}/status", encoding="latin1") as file:
+                found += f"{name} {file.read().partition('voluntary_ctxt_switches')[2]}"
+        return found
+
+    def release(self) -> None:
+        """Lets the program that waits at a point go on."""
+        if self.at:
+            self.at = ""
+            os.write(self.go, b"\n")
+
+
+class Scenario:
+    """The runs of one scenario and the steps that lead them."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job = job
+        self.deadline = time.monotonic() + job["seconds"]
+        self.runs = {name: Run(spec) for name, spec in job["runs"].items()}
+        self.looks: list[list[list[str]]] = []
+        self.missed: list[str] = []
+
+    def pump(self, seconds: float) -> None:
+        """Takes in ended processes and reported points; waits up to ``seconds`` for one."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            seconds = 0
+            for run in self.runs.values():
+                if run.pid == pid:
+                    run.status = os.waitstatus_to_exitcode(status)
+        points = {run.point: run for run in self.runs.values() if run.pid}
+        readable = select.select([*points, self.wakeup], [], [], seconds)[0]
+        for descriptor in readable:
+            text = os.read(descriptor, 4096)
+            if descriptor in points:
+                points[descriptor].at = text.decode("utf8", "replace").split("\n")[-2]
+        # A limit on the number of processes does not bind root, so they are counted as well.
+        if sum(name.isdigit() for name in os.listdir("/proc")) > PROCESSES:
+            raise Stop(f"more than {PROCESSES} processes")
+        if time.monotonic() > self.deadline:
+            raise Stop(f"did not end within {self.job['seconds']} s")
+
+    def wait(self, run: Run, point: str, or_lock: bool) -> None:
+        """Until the run is at ``point``, has ended or, where that is allowed, stands before a lock of a file."""
+        still, now = 0, ""
+        while run.at != point:
+            if run.at:
+                run.release()
+            if run.status is not None and not run.alive():
+                self.missed.append(f"the point {point} was never reached")
+                return
+            self.pump(0.02)
+            # /proc/locks does not show a lock whose first owner has ended, so: all asleep, and nothing moves.
+            before, now = now, run.standing()
+            still = still + 1 if now and now == before else 0
+            if or_lock and run.at != point and still == 4:
+                return
+
+    def strike(self, run: Run, whom: str, name: str) -> None:
+        """Sends a signal, and waits until the script itself has taken it where it went to the script alone."""
+        number = getattr(signal, f"SIG{name}")
+        with contextlib.suppress(ProcessLookupError):
+            if whom == "group":
+                os.killpg(run.pid, number)
+                run.at = run.at if name != "KILL" else ""
+                return
+            os.kill(run.pid, number)
+        while run.status is None:
+            self.pump(0.001)
+            with contextlib.suppress(OSError), open(f"/proc/{run.pid}/status", encoding="latin1") as file:
+                lines = dict(line.split(":\t", 1) for line in file)
+                pending = int(lines["SigPnd"], 16) | int(lines["ShdPnd"], 16)
+                if not pending >> (number - 1) & 1:
+                    return
+
+    def ended(self, run: Run) -> None:
+        """Lets the run go on to its end and waits for the last process of it."""
+        while run.status is None or run.alive():
+            run.release()
+            self.pump(0.02)
+
+    def dead(self, run: Run) -> None:
+        """Waits for the script itself, while whatever it started still waits."""
+        patience = time.monotonic() + 3
+        while run.status is None and time.monotonic() < patience:
+            self.pump(0.02)
+        if run.status is None:
+            self.missed.append("the script had not ended at once")
+
+    def play(self) -> str:
+        """Goes through the steps and returns why they could not be finished, or nothing."""
+        self.wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        try:
+            for step in self.job["steps"]:
+                verb, *words = step.split()
+                if verb == "look":
+                    self.looks.append(look(self.job["root"]))
+                    continue
+                run = self.runs[words[0]]
+                if verb == "start":
+                    run.start()
+                elif verb == "wait":
+                    self.wait(run, words[1], words[2:] == ["or", "lock"])
+                elif verb == "signal":
+                    self.strike(run, words[1], words[2])
+                elif verb == "go":
+                    run.release()
+                elif verb == "dead":
+                    self.dead(run)
+                elif verb == "end":
+                    self.ended(run)
+            patience = time.monotonic() + 1
+            while any(name.isdigit() and name != "1" for name in os.listdir("/proc")):
+                if time.monotonic() > patience:
+                    raise Stop("left a process running")
+                self.pump(0.02)
+        except Stop as stop:
+            return str(stop)
+        return ""
+
+
+def main() -> None:
+    """Reads the job, runs it and writes the result."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.set_inheritable(1, False)
+    job = json.loads(sys.stdin.buffer.read())
+    os.umask(0o022)
+    for entry in job["files"]:
+        place(*entry)
+    before = look(job["root"])
+    limit(job)
+    scenario = Scenario(job)
+    stopped = scenario.play()
+    if stopped:
+        # Process 1 is spared; twice, for what was being started meanwhile.
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                os.kill(-1, signal.SIGKILL)
+    scenario.looks.append(look(job["root"]))
+    result = {
+        "stopped": stopped,
+        "missed": scenario.missed,
+        "before": before,
+        "looks": scenario.looks,
+        "runs": {
+            name: {
+                "status": run.status,
+                "output": tail(f"{run.folder}/output", 16000),
+                "log": tail(f"{run.folder}/log", 100_000),
+                "exits": tail(f"{run.folder}/exits", 1000),
+                "points": tail(f"{run.folder}/points", 100_000),
+            }
+            for name, run in scenario.runs.items()
+        },
+    }
+    sys.stdout.write(json.dumps(result))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Stands before a program of the system: records the call and stops before it, and after its effect.
+. "${0%/*}/../../lib/stub.sh"
+name="${0##*/}"
+record file "$name" "$@"
+read -r kind < "$run/wrap/$name"
+read -r watched < "$run/watched"
+case "$kind $*" in
+  lock* | *"$watched"*)
+    next "$kind"
+    point="$kind.$n"
+    stop "$point"
+    "$name" "$@"
+    status=$?
+    stop "$point.done"
+    exit "$status"
+    ;;
+esac
+exec "$name" "$@"
