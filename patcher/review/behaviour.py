@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
+import marshal
 import os
 import re
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -23,7 +23,7 @@ from typing import Any
 
 from patcher.model import Finding, Script, Verdict
 from patcher.review import sandbox
-from patcher.review.scenarios import Entry, Scenario, Scenarios, fill, load
+from patcher.review.scenarios import Entry, Expect, Scenario, Scenarios, fill, load
 
 HOME = "/home/ci"
 TREE = f"{HOME}/tree"
@@ -32,10 +32,17 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 SECONDS = 30
 """Wall time of one scenario, in seconds; a whole run of a script takes a tenth of one."""
 
+_START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
 _HARNESS = resources.files("patcher.review") / "harness"
 # Names that steer the shell, the linker or Python itself, and so say nothing about the block.
 _SPARED = re.compile(r"PATH|IFS|HOME|PWD|OLDPWD|ENV|PS\d|UID|EUID|PPID|TMPDIR|BASH.*|SHELL.*|LD_.*|PYTHON.*|LC_.*|LANG.*")
 _READ = re.compile(r"""\$\{?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)""")
+
+OUTPUT = 4 << 20
+"""Bytes of one scenario's result, at most."""
+
+BATCH = 6
+"""How many scenarios share a sandbox."""
 
 Listing = Mapping[str, tuple[str, str, str]]
 """A directory tree: path -> kind, mode and content."""
@@ -90,6 +97,9 @@ class Result:
     trouble: tuple[str, ...] = ()
 
 
+Event = tuple[Scenario, Script, Trace | None]
+
+
 def language(script: Script) -> str:
     """``py`` or ``sh``, from the first line, else from the suffix."""
     first = script.text.partition("\n")[0]
@@ -133,7 +143,8 @@ class Review:
             variable, equals, wanted = value.partition("=")
             if equals:
                 self.conditions[name] = (variable, wanted)
-        self.harness = {name: _harness(name) for name in ("driver.py", "stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py")}
+        self.driver = marshal.dumps(compile(_harness("driver.py"), "driver.py", "exec"))
+        self.harness = {name: _harness(name) for name in ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py")}
         known = set(_READ_NAMES(original.text))
         added = "\n".join(patched.text.splitlines()[n - 1] for n in added_lines(original.text, patched.text))
         self.poison = {
@@ -166,7 +177,7 @@ class Review:
                     environment[name] = value
                     if value:
                         files.append([f"{value}/precious", "file", "644", name])
-        environment.update(scenario.environment)
+        environment.update({fill(name, words): value for name, value in scenario.environment.items()})
         for folder in (HOME, TREE, f"{HOME}/scratch"):
             files.append([folder, "directory", "755", ""])
         for path, text in self.scenarios.tree.items():
@@ -195,6 +206,7 @@ class Review:
                 "root": HOME,
                 "files": files,
                 "runs": runs,
+                "clean": ["/home", "/tmp", WORK],
                 "steps": list(scenario.steps),
                 "seconds": SECONDS,
                 "limits": dict(sandbox.LIMITS),
@@ -281,36 +293,60 @@ class Review:
                 files.append([f"{folder}/arm/{rest[1]}", "file", "644", ""])
         return files
 
-    def play(self, scenario: Scenario, script: Script, trace: Trace | None = None) -> Result:
-        """Runs one scenario on one script."""
-        job = self.job(scenario, script, trace)
-        words = self.words(scenario, script)
+    def play(self, events: Sequence[Event]) -> list[Result]:
+        """Runs events one after another in one sandbox, emptied between them; one that has mounts runs alone."""
+        jobs = [self.job(*event) for event in events]
         with tempfile.TemporaryDirectory(prefix="ci-patcher-") as folder:
-            binds = []
-            for number, mount in enumerate(scenario.mounts):
-                source, at = Path(folder) / str(number), fill(mount.at, words)
-                source.mkdir(mode=0o755)
-                for file in [file for file in job["files"] if file[0] == at or file[0].startswith(f"{at}/")]:
-                    job["files"].remove(file)
-                    target = source / os.path.relpath(file[0], at)
-                    if file[1] == "directory":
-                        target.mkdir(parents=True, exist_ok=True)
-                        target.chmod(int(file[2], 8))
-                    else:
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        target.write_text(file[3], encoding="utf8")
-                binds.append(sandbox.Bind(source, at, mount.read_only))
-            driver = sandbox.Bind(Path(str(_HARNESS)), "/run/harness", read_only=True)
+            binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self.binds(event, job, Path(folder))]
+            # Compiled here, once: compiling it takes the sandbox's Python longer than running it. Nothing is ever
+            # unmarshalled on this side.
             outcome = sandbox.run(
-                [sandbox.python(), "-I", "-S", "/run/harness/driver.py"],
-                stdin=json.dumps(job).encode(),
-                binds=[driver, *binds],
-                seconds=SECONDS + 15,
+                [sandbox.python(), "-I", "-S", "-c", _START],
+                stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + self.driver,
+                binds=binds,
+                seconds=SECONDS * len(jobs) + 15,
+                output=OUTPUT * len(jobs),
             )
-        return _result(outcome)
+        lines = outcome.stdout.splitlines()
+        return [_result(lines[index] if index < len(lines) else b"", outcome) for index in range(len(jobs))]
 
-    def kept(self, scenario: Scenario, script: Script) -> None:
-        """Leaves the files of a scenario below ``keep``."""
+    def binds(self, event: Event, job: dict[str, Any], folder: Path) -> list[sandbox.Bind]:
+        """Makes the directories that the sandbox mounts, and takes what lies in them out of the job."""
+        scenario, script, _ = event
+        words = self.words(scenario, script)
+        binds = []
+        for number, mount in enumerate(scenario.mounts):
+            source, at = folder / str(number), fill(mount.at, words)
+            source.mkdir(mode=0o755)
+            for file in [file for file in job["files"] if file[0] == at or file[0].startswith(f"{at}/")]:
+                job["files"].remove(file)
+                target = source / os.path.relpath(file[0], at)
+                if file[1] == "directory":
+                    target.mkdir(parents=True, exist_ok=True)
+                    target.chmod(int(file[2], 8))
+                else:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_text(file[3], encoding="utf8")
+            binds.append(sandbox.Bind(source, at, mount.read_only))
+        if self.keep is not None:
+            for name in ("home", "run", "tmp"):
+                kept = self.keep / re.sub(r"[^\w.-]+", "-", f"{scenario.row}-{scenario.name or 'unpatched'}") / name
+                kept.mkdir(parents=True, exist_ok=True)
+                binds.insert(0, sandbox.Bind(kept, f"/{name}"))
+        return binds
+
+    def batches(self, events: Sequence[Event]) -> list[list[Event]]:
+        """The events in the groups that share a sandbox."""
+        groups: list[list[Event]] = [[]]
+        for event in events:
+            alone = bool(event[0].mounts) or self.keep is not None
+            if alone:
+                groups.insert(-1, [event])
+            else:
+                groups[-1].append(event)
+                if len(groups[-1]) == BATCH:
+                    groups.append([])
+        return [group for group in groups if group]
 
 
 def _READ_NAMES(text: str) -> Iterable[str]:  # noqa: N802
@@ -332,11 +368,11 @@ def _calls(log: str) -> tuple[tuple[str, ...], ...]:
     return tuple(call for call in calls if call)
 
 
-def _result(outcome: sandbox.Outcome) -> Result:
+def _result(line: bytes, outcome: sandbox.Outcome) -> Result:
     """Reads what the driver wrote; a script may have tampered with it, so nothing in it is trusted to fit."""
     try:
-        value = json.loads(outcome.stdout)
-        trouble = ([outcome.trouble] if outcome.trouble else []) + [t for t in (value["stopped"], *value["missed"]) if t]
+        value = json.loads(line)
+        trouble = [what for what in (value["stopped"], *value["missed"]) if what]
         return Result(
             runs={
                 name: Run(
@@ -567,32 +603,36 @@ def run(
     wanted = applicable(review)
     if why := sandbox.missing():
         return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
-    plain = review.play(Scenario("the unpatched script", 0, before=scenarios.before), original)
+    unpatched = Scenario("", 0, before=scenarios.before)
+    plain = review.play([(unpatched, original, None)])[0]
     if why := _cannot_run(plain):
         return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
     judge = Judge(review, plain)
+    # Scenarios that differ only in what they expect share an event.
+    events: dict[str, Event] = {}
+    keys = []
+    for scenario in wanted:
+        event = replace(scenario, row=0, needs="", keep=(), expect=Expect(), name=scenario.name if keep else "")
+        pair = []
+        for script in (patched, *([original] if _wants_reference(scenario) else [])):
+            key = f"{script is original} {event}"
+            events.setdefault(key, (event, script, None))
+            pair.append(key)
+        keys.append(pair)
+    findings: list[Finding] = []
+    results: dict[str, Result] = {}
+    names = {id(event): key for key, event in events.items()}
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        references: dict[object, Any] = {}
-        pending = []
-        for scenario in wanted:
-            reference = None
-            if _wants_reference(scenario):
-                alone = replace(scenario, name="", row=0, expect=type(scenario.expect)(), needs="", keep=())
-                key = repr(alone)
-                if key not in references:
-                    references[key] = pool.submit(review.play, alone, original)
-                reference = references[key]
-            pending.append((scenario, pool.submit(review.play, scenario, patched), reference))
-        findings = []
-        for number, (scenario, result, reference) in enumerate(pending, 1):
-            findings.append(judge.judge(scenario, result.result(), reference.result() if reference else None))
+        groups = review.batches(list(events.values()))
+        for group, future in [(group, pool.submit(review.play, group)) for group in groups]:
+            results.update(zip((names[id(event)] for event in group), future.result(), strict=True))
+            for scenario, pair in zip(wanted[len(findings) :], keys[len(findings) :], strict=True):
+                if any(key not in results for key in pair):
+                    break
+                findings.append(judge.judge(scenario, results[pair[0]], results[pair[1]] if pair[1:] else None))
+                if first and findings[-1].verdict is Verdict.BROKEN:
+                    pool.shutdown(cancel_futures=True)
+                    return tuple(findings)
             if progress:
-                progress(number, len(pending))
-            if first and findings[-1].verdict is Verdict.BROKEN:
-                pool.shutdown(cancel_futures=True)
-                break
+                progress(len(findings), len(wanted))
     return tuple(findings)
-
-
-def _discard(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)

@@ -1,21 +1,27 @@
-"""Runs one scenario inside the sandbox, as its process 1, and writes what came of it as JSON.
+"""Runs scenarios inside the sandbox, as its process 1, and writes what came of each as a line of JSON.
 
-Only the standard library is there, and nothing of this project. The job is one JSON value on standard input (see
-``patcher.review.behaviour`` for what stands in it), the result another on standard output. As process 1 it
-inherits every process of the scenario, so that it knows when all have ended, and no signal of theirs ends it.
+Only the standard library is there, and nothing of this project. ``patcher.review.behaviour`` hands over the jobs as
+``jobs`` in this module's names, and reads the results from standard output. As process 1 it inherits every process
+of a scenario, so that it knows when all have ended, and no signal of theirs ends it.
+
+It is started for every few scenarios, so it imports no module that takes milliseconds (json, re, typing, contextlib).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import resource
 import select
 import signal
 import sys
 import time
-from typing import Any
+from _json import encode_basestring_ascii as quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    jobs: list[dict[str, Any]]
 
 PROCESSES = 200  # of a scenario, all together; a real one has about ten
 ENTRIES = 2000  # of one directory tree in the result
@@ -66,12 +72,17 @@ def look(root: str) -> list[list[str]]:
             found.append([path, "link", "", os.readlink(path)])
         elif kind == 0o040000:
             found.append([path, "directory", mode, ""])
-            with contextlib.suppress(OSError):
+            try:
                 waiting += sorted(os.path.join(path, name) for name in os.listdir(path))
+            except OSError:
+                pass
         elif kind == 0o100000:
             content = b""
-            with contextlib.suppress(OSError), open(path, "rb") as file:
-                content = file.read(TEXT)
+            try:
+                with open(path, "rb") as file:
+                    content = file.read(TEXT)
+            except OSError:
+                pass
             found.append([path, "file", mode, content.decode("utf8", "replace")])
         else:
             found.append([path, "other", mode, ""])
@@ -88,6 +99,24 @@ def tail(path: str, size: int) -> str:
             return (first + (b"\n...\n" if end > 2 * size else b"") + file.read(size)).decode("utf8", "surrogateescape")
     except OSError:
         return ""
+
+
+def read(path: str) -> str:
+    """The text of a file of /proc; nothing where its process has ended."""
+    try:
+        with open(path, encoding="latin1") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def dumps(value: object) -> str:
+    """A value as JSON."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{quoted(key)}:{dumps(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(dumps, value)) + "]"
+    return quoted(value) if isinstance(value, str) else "null" if value is None else str(value)
 
 
 class Run:
@@ -111,8 +140,10 @@ class Run:
             try:
                 os.setsid()
                 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-                    with contextlib.suppress(OSError, ValueError):
+                    try:
                         signal.signal(number, signal.SIG_DFL)
+                    except (OSError, ValueError):
+                        pass
                 signal.pthread_sigmask(signal.SIG_SETMASK, ())
                 os.umask(0o022)
                 os.chdir(self.spec["cwd"])
@@ -134,11 +165,9 @@ class Run:
         found = {}
         for name in os.listdir("/proc"):
             if name.isdigit():
-                with contextlib.suppress(OSError, IndexError, ValueError):
-                    with open(f"/proc/{name}/stat", encoding="latin1") as file:
-                        fields = file.read().rpartition(")")[2].split()
-                    if int(fields[3]) == self.pid and fields[0] not in "ZX":
-                        found[name] = fields[0]
+                fields = read(f"/proc/{name}/stat").rpartition(")")[2].split()
+                if len(fields) > 3 and int(fields[3]) == self.pid and fields[0] not in "ZX":
+                    found[name] = fields[0]
         return found
 
     def alive(self) -> bool:
@@ -151,8 +180,7 @@ class Run:
         for name, state in self.processes().items():
             if state != "S":
                 return ""
-            with contextlib.suppress(OSError), open(f"/proc/{name}/status", encoding="latin1") as file:
-                found += f"{name} {file.read().partition('voluntary_ctxt_switches')[2]}"
+            found += name + read(f"/proc/{name}/status").partition("voluntary_ctxt_switches")[2]
         return found
 
     def release(self) -> None:
@@ -216,19 +244,22 @@ class Scenario:
     def strike(self, run: Run, whom: str, name: str) -> None:
         """Sends a signal, and waits until the script itself has taken it where it went to the script alone."""
         number = getattr(signal, f"SIG{name}")
-        with contextlib.suppress(ProcessLookupError):
-            if whom == "group":
-                os.killpg(run.pid, number)
-                run.at = run.at if name != "KILL" else ""
-                return
-            os.kill(run.pid, number)
+        if run.status is not None:
+            return
+        if whom == "group":
+            os.killpg(run.pid, number)
+            run.at = run.at if name != "KILL" else ""
+            return
+        os.kill(run.pid, number)
         while run.status is None:
             self.pump(0.001)
-            with contextlib.suppress(OSError), open(f"/proc/{run.pid}/status", encoding="latin1") as file:
-                lines = dict(line.split(":\t", 1) for line in file)
-                pending = int(lines["SigPnd"], 16) | int(lines["ShdPnd"], 16)
-                if not pending >> (number - 1) & 1:
-                    return
+            pending = 0
+            for line in read(f"/proc/{run.pid}/status").splitlines():
+                key, _, value = line.partition(":\t")
+                if key in {"SigPnd", "ShdPnd"}:
+                    pending |= int(value, 16)
+            if not pending >> (number - 1) & 1:
+                return
 
     def ended(self, run: Run) -> None:
         """Lets the run go on to its end and waits for the last process of it."""
@@ -248,7 +279,6 @@ class Scenario:
         """Goes through the steps and returns why they could not be finished, or nothing."""
         self.wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         try:
             for step in self.job["steps"]:
                 verb, *words = step.split()
@@ -275,28 +305,51 @@ class Scenario:
                 self.pump(0.02)
         except Stop as stop:
             return str(stop)
+        finally:
+            signal.set_wakeup_fd(-1)
+            os.close(self.wakeup)
+            os.close(write)
         return ""
 
 
-def main() -> None:
-    """Reads the job, runs it and writes the result."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.set_inheritable(1, False)
-    job = json.loads(sys.stdin.buffer.read())
-    os.umask(0o022)
+def empty(path: str) -> None:
+    """Removes what is in a directory, whatever its modes; a mount point stays."""
+    try:
+        os.chmod(path, 0o755)
+        names = os.listdir(path)
+    except OSError:
+        return
+    for name in names:
+        below = f"{path}/{name}"
+        try:
+            os.unlink(below)
+        except OSError:
+            if not os.path.islink(below):
+                empty(below)
+                try:
+                    os.rmdir(below)
+                except OSError:
+                    pass
+
+
+def play(job: dict[str, Any]) -> dict[str, Any]:
+    """Runs one job and returns its result."""
     for entry in job["files"]:
         place(*entry)
     before = look(job["root"])
-    limit(job)
     scenario = Scenario(job)
     stopped = scenario.play()
-    if stopped:
-        # Process 1 is spared; twice, for what was being started meanwhile.
-        for _ in range(2):
-            with contextlib.suppress(OSError):
-                os.kill(-1, signal.SIGKILL)
+    # Process 1 is spared; twice, for what was being started meanwhile.
+    for _ in range(2 if stopped else 0):
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except OSError:
+            pass
     scenario.looks.append(look(job["root"]))
-    result = {
+    for run in scenario.runs.values():
+        os.close(run.point)
+        os.close(run.go)
+    return {
         "stopped": stopped,
         "missed": scenario.missed,
         "before": before,
@@ -312,8 +365,23 @@ def main() -> None:
             for name, run in scenario.runs.items()
         },
     }
-    sys.stdout.write(json.dumps(result))
-    sys.stdout.flush()
+
+
+def main() -> None:
+    """Runs the jobs, one after another, each in an empty sandbox."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    os.umask(0o022)
+    limited = False
+    for job in jobs:
+        if limited:
+            for folder in job["clean"]:
+                empty(folder)
+        else:
+            limit(job)
+            limited = True
+        sys.stdout.write(dumps(play(job)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
