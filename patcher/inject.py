@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from patcher import anchors
-from patcher.model import Anchor, Edit, Name, NoBuildError, RefusedError, Script, State, Statement, Syntax
+from patcher.model import Anchor, Edit, InputError, Name, NoBuildError, RefusedError, Script, State, Statement, Syntax
 from patcher.recipe import Change, Foreign, Recipe, matched_values, matcher, render
 
 Parser = Callable[[Script], Syntax]
@@ -76,7 +76,10 @@ def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parse
     if foreign:
         removal = removals(syntax, foreign, recipe)
         reference = apply(script, removal)
-        stripped = parse(reference)
+        try:
+            stripped = parse(reference)
+        except InputError:  # something of it was all that another statement held
+            raise _unknown(syntax, next(n.offset for n in syntax.names if n.name in foreign.variables)) from None
         _refuse_unknown(stripped, recipe, foreign.variables)
         anchor = anchors.find(recipe.anchor, syntax)
         result, edits = _insertion(stripped, recipe, change, values)
@@ -306,7 +309,7 @@ def removals(syntax: Syntax, foreign: Foreign, recipe: Recipe) -> list[Edit]:
         if statement.start < skip_to:
             continue
         inside = [name for name in names if statement.start <= name.offset < statement.end]
-        if _belongs(inside, foreign, recipe.hook):
+        if _belongs(inside, foreign, recipe.hook) and _has_its_lines(statement, text):
             at = lead(text, statement.start)
             end = text.find("\n", statement.end)
             spans.append((at, len(text) if end < 0 else end + 1))
@@ -318,6 +321,13 @@ def removals(syntax: Syntax, foreign: Foreign, recipe: Recipe) -> list[Edit]:
         else:
             merged.append((start, end))
     return [_with_blank(text, start, end) for start, end in merged]
+
+
+def _has_its_lines(statement: Statement, text: str) -> bool:
+    """Whether nothing else stands on a statement's lines, so that they can go."""
+    end = text.find("\n", statement.end)
+    behind = text[statement.end : len(text) if end < 0 else end].strip()
+    return statement.begins_line(text) and (not behind or behind.startswith("#") or behind == ";")
 
 
 def _belongs(inside: list[Name], foreign: Foreign, hook: str) -> bool:
@@ -351,11 +361,15 @@ def _refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str]) -> None
         found = [match.start() for pattern in recipe.seen for match in pattern.finditer(code)]
         left = min(found, default=None)
     if left is not None:
-        raise RefusedError(
-            "a cache block stands here that is like none of the known forms",
-            where=syntax.script.where(left),
-            hint=_BY_HAND + _first_line(syntax.script.text, left),
-        )
+        raise _unknown(syntax, left)
+
+
+def _unknown(syntax: Syntax, offset: int) -> RefusedError:
+    return RefusedError(
+        "a cache block stands here that is like none of the known forms",
+        where=syntax.script.where(offset),
+        hint=_BY_HAND + _first_line(syntax.script.text, offset),
+    )
 
 
 def _without_comments(syntax: Syntax) -> str:

@@ -96,6 +96,10 @@ class Statement:
     parent: int
     defines: str = ""
 
+    def begins_line(self, text: str) -> bool:
+        """Whether nothing but blanks stands before it on its line of the script's text."""
+        return not text[text.rfind("\n", 0, self.start) + 1 : self.start].strip(" \t\f\ufeff")
+
 
 @dataclass(frozen=True, slots=True)
 class Name:

@@ -182,7 +182,7 @@ def _around(tries: list[_Candidate], syntax: Syntax) -> Statement:
     chains = [list(_chain(candidate.command.statement, syntax)) for candidate in tries]
     bodies = [{statement.body for statement in chain} for chain in chains]
     for statement in chains[0]:
-        if all(statement.body in others for others in bodies) and begins_line(statement, syntax.script.text):
+        if all(statement.body in others for others in bodies) and statement.begins_line(syntax.script.text):
             return statement
     return chains[0][-1]
 
@@ -192,8 +192,3 @@ def _chain(index: int, syntax: Syntax) -> Iterator[Statement]:
         statement = syntax.statements[index]
         yield statement
         index = statement.parent
-
-
-def begins_line(statement: Statement, text: str) -> bool:
-    """Whether nothing but blanks stands before a statement on its line."""
-    return not text[text.rfind("\n", 0, statement.start) + 1 : statement.start].strip(" \t\ufeff")

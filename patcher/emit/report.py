@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from patcher.inject import Plan
-from patcher.model import CiPatcherError, Finding, State, Verdict
+from patcher.model import CiPatcherError, Finding, NoBuildError, State, Verdict
 from patcher.pipeline import Change, where
 from patcher.recipe import Recipe
 
@@ -136,7 +136,8 @@ def inspected(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe)
     """For `inspect`: file, state, place and advice, as lines."""
     if plan is None:
         assert problem is not None
-        return [str(problem), *(f"  {line}" for line in problem.hint.splitlines()), "A patch would: not be possible"]
+        state = State.NO_BUILD if isinstance(problem, NoBuildError) else "refused, a patch is not possible"
+        return [f"State: {state}", str(problem), *(f"  {line}" for line in problem.hint.splitlines())]
     lines = [f"File:  {plan.script.path}", f"State: {plan.state}" + (f" ({plan.foreign.name})" if plan.foreign else "")]
     lines += [f"Build: {where(plan)}", *picture(plan), f"A patch would: {_WOULD[plan.state]}"]
     return [*lines, *(f"Note: {note}" for note in advice(plan, recipe))]
@@ -170,7 +171,7 @@ def inspection(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe
     """For `inspect --json`."""
     if plan is None:
         assert problem is not None
-        state = str(State.NO_BUILD) if problem.__class__.__name__ == "NoBuildError" else "refused"
+        state = str(State.NO_BUILD) if isinstance(problem, NoBuildError) else "refused"
         return {"file": None, "state": state, "problem": str(problem), "hint": problem.hint}
     return {
         "file": plan.script.path,

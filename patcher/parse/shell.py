@@ -104,7 +104,7 @@ class _Scanner:
     def _commands(self, i: int, frame: _Frame, closer: str) -> int:
         text, size = self.text, len(self.text)
         depth = 0
-        cases = 0
+        cases: list[int] = []  # where each `case` began
         command = True  # a command may begin here, so reserved words count
         empty = True  # nothing stands here yet since the last separator
         loop = ""  # "name" behind for or select, "in" behind its name
@@ -129,7 +129,7 @@ class _Scanner:
                     if not cases:
                         raise _ShellSyntaxError(f"unexpected {text[i : i + 2]!r}", i)
                     frame.emit(i, ":;" if was_empty else ";")
-                    i = self._pattern(i + (3 if text.startswith(";;&", i) else 2), frame)
+                    i = self._pattern(i + (3 if text.startswith(";;&", i) else 2), frame, cases[-1])
                 else:
                     frame.emit(i, ";")
                     i += 1
@@ -167,7 +167,7 @@ class _Scanner:
             else:
                 start = i
                 value = _Piece()
-                i = self._word(i, value)
+                i = self._word(i, value, first=command)
                 source = text[start:i]
                 if loop:
                     if loop == "in" and source in {"in", "do"}:
@@ -189,10 +189,10 @@ class _Scanner:
                     command, empty = not loop, not loop
                 elif command and source == "case":
                     i = self._case(start, i, frame)
-                    cases += 1
+                    cases.append(start)
                     command = empty = True
                 elif command and source == "esac" and cases:
-                    cases -= 1
+                    cases.pop()
                     frame.emit(start, "}")
                     command, empty = True, False
                 elif command and source == "function":
@@ -299,9 +299,9 @@ class _Scanner:
             raise _ShellSyntaxError("expected 'in' behind 'case'", i)
         frame.emit(start, "{ :")
         frame.emit(i + 1, ";")
-        return self._pattern(i + 2, frame)
+        return self._pattern(i + 2, frame, start)
 
-    def _pattern(self, i: int, frame: _Frame) -> int:
+    def _pattern(self, i: int, frame: _Frame, case: int) -> int:
         """Read the pattern of an arm, or nothing where ``esac`` follows."""
         i = start = self._skip_lines(i)
         if re.compile(r"esac(?!\w)").match(self.text, i):
@@ -321,7 +321,7 @@ class _Scanner:
                 if behind == i:
                     raise _ShellSyntaxError("a pattern of 'case' cannot be read", i)
                 i = behind
-        raise _ShellSyntaxError("unexpected end of file: 'case' is not closed", start)
+        raise _ShellSyntaxError("unexpected end of file: 'case' is not closed", case)
 
     def _coprocess_name(self, i: int) -> int:
         name = _NAME.match(self.text, i)
@@ -382,7 +382,8 @@ class _Scanner:
 
     # words
 
-    def _word(self, i: int, value: _Piece) -> int:
+    def _word(self, i: int, value: _Piece, *, first: bool = False) -> int:
+        """Read a word. Where it is the ``first`` of a command, ``!(`` is a negated subshell, no pattern."""
         text, size = self.text, len(self.text)
         start = i
         while i < size:
@@ -391,7 +392,7 @@ class _Scanner:
             if literal:
                 i = literal.end()
                 value.add(_Piece(literal[0]))
-                if text.startswith("(", i) and text[i - 1] in "?*+@!" and (i - start > 1 or text[i - 1] in "?*+@"):
+                if text.startswith("(", i) and text[i - 1] in "?*+@!" and not (first and text[start:i] == "!"):
                     i = self._extended_pattern(i)
                     value.add(_Piece(None))
                 elif text.startswith("(", i) and text[i - 1] == "=":

@@ -1,0 +1,63 @@
+"""What all tests share: a sealed environment, and the rule for tools that are missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "fixtures"
+
+_KEPT = ("PATH", "CI", "BITCOIN_REPO", "DOCKER_HOST", "DOCKER_CONFIG", "SHELLCHECK_080", "VIRTUAL_ENV", "COVERAGE_FILE")
+
+
+@pytest.fixture(autouse=True)
+def _sealed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HOME, clock, locale or git configuration of the machine leaks in."""
+    for name in list(os.environ):
+        if name not in _KEPT and not name.startswith(("PYTEST_", "PIP_", "SSL_", "REQUESTS_")):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    for name, value in {
+        "HOME": str(home),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def needs(tool: str) -> str:
+    """The path of a tool. Without it the test is skipped; in CI, which can install it, it fails."""
+    found = shutil.which(tool)
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{tool} is missing, and CI could install it")
+        pytest.skip(f"{tool} is missing")
+    return found
+
+
+@pytest.fixture
+def bitcoin_repo() -> Path:
+    """A clone of Bitcoin Core with the release branches."""
+    name = os.environ.get("BITCOIN_REPO")
+    if not name:
+        pytest.skip("BITCOIN_REPO is unset: it names a clone with the release branches")
+    return Path(name)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a fixture's tree to work in."""
+
+    def copy(name: str) -> Path:
+        target = tmp_path / name
+        shutil.copytree(FIXTURES / name, target)
+        return target
+
+    return copy

@@ -1,0 +1,128 @@
+"""Syntax to anchors: what is the build, and what is not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from patcher import anchors
+from patcher.model import Anchor, NoBuildError, RefusedError, Script
+from patcher.parse.shell import parse
+
+
+def find(text: str) -> Anchor:
+    return anchors.find("image-build", parse(Script("x.sh", text)))
+
+
+NO_BUILD = {
+    "nothing": "",
+    "another command": "docker run a build\n",
+    "another of buildx": "docker buildx inspect build\n",
+    "another engine's": "kaniko build .\n",
+    "printed": "echo docker build .\n",
+    "printed by a function": 'log() { echo "$@"; }\nlog docker build .\n',
+    "in a variable only": 'x="docker build ."\necho "$x"\n',
+    "asked for": "command -v docker && man docker build\n",
+    "with a file's name": "docker-compose build\nmydocker build .\n",
+    "in quotes": '"docker build" .\n',
+    "a variable with another program": "X=kubectl\n$X build .\n",
+    "run in the container": "docker exec -i id docker build .\n",
+}
+
+
+@pytest.mark.parametrize("text", NO_BUILD.values(), ids=NO_BUILD)
+def test_what_is_no_build(text: str) -> None:
+    with pytest.raises(NoBuildError):
+        find(text)
+
+
+SEVERAL = {
+    "different words": "docker build a\ndocker build b\n",
+    "equal words in both branches": "if a; then docker build .; else docker build .; fi\n",
+    "equal words one after the other": "docker build .; docker build .\n",
+    "two arms": "case $x in a) docker build . ;; b) docker build . ;; esac\n",
+    "tried again with other words": "docker build . || docker build --no-cache .\n",
+    "two of podman": "podman build a\npodman build b\n",
+}
+
+
+@pytest.mark.parametrize("text", SEVERAL.values(), ids=SEVERAL)
+def test_several_that_cannot_be_told_apart_are_refused_with_their_places(text: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        find(text)
+    places = caught.value.hint.splitlines()
+    assert len(places) == 2
+    assert all(place.startswith("x.sh:") for place in places)
+
+
+# The text of each build's first word up to `build`.
+ONE = {
+    "plain": ("docker build .\n", ["docker build"]),
+    "buildx": ("docker buildx build .\n", ["docker buildx build"]),
+    "its other names": ("docker image build .\n", ["docker image build"]),
+    "options before": (
+        "docker --context=x -D buildx --builder b build .\n",
+        ["docker --context=x -D buildx --builder b build"],
+    ),
+    "a path": ("/usr/bin/docker build .\n", ["/usr/bin/docker build"]),
+    "quotes": ("'docker' \"build\" .\n", ["'docker' \"build\""]),
+    "over lines": ("docker \\\n  build .\n", ["docker \\\n  build"]),
+    "behind assignments": ("A=1 B=2 docker build .\n", ["docker build"]),
+    "behind wrappers": ("${RETRY} sudo -u a timeout 30m docker build .\n", ["docker build"]),
+    "behind a function that runs its arguments": ('r() { "$@"; }\nr 3 docker build .\n', ["docker build"]),
+    "through a variable": ("X=docker\n$X build .\n", ["$X build"]),
+    "through a variable with all of it": (
+        'X="docker build"\nif a; then X="docker buildx build"; fi\n${X} .\n',
+        ["${X}"],
+    ),
+    "through a variable with an assignment in it": ('X="DOCKER_BUILDKIT=1 docker build"\n$X .\n', ["$X"]),
+    "through a variable in quotes": ('X=docker\n"$X" build .\n', ['"$X" build']),
+    "through an array": ('X=(docker buildx)\n"${X[@]}" build .\n', ['"${X[@]}" build']),
+    "through a default": ("${X:-docker} build .\n", ["${X:-docker} build"]),
+    "podman alone": ("podman build .\n", ["podman build"]),
+    "docker beside podman": ("if a; then podman build .; else docker build .; fi\n", ["docker build"]),
+    "tried twice": ("docker build . || { sleep 3; docker build .; }\n", ["docker build"] * 2),
+    "tried three times": (
+        "if ! docker build .; then\n  sleep 3\n  docker build . || docker build .\nfi\n",
+        ["docker build"] * 3,
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), ONE.values(), ids=ONE)
+def test_the_one_build(text: str, expected: list[str]) -> None:
+    assert [text[start:end] for start, end in find(text).verbs] == expected
+
+
+# Where something would be put before the build, marked by a vertical bar.
+PLACES = {
+    "the statement itself": "a\n|docker build .\n",
+    "in its branch": "if a; then\n  b\n  |docker build .\nfi\n",
+    "in its function": "f() {\n  |docker build .\n}\nf\n",
+    "before a list": "|a &&\n  docker build .\n",
+    "before the if that tests it": "|if ! docker build .; then\n  exit 1\nfi\n",
+    "before all tries": "if a; then\n  |if ! docker build .; then\n    docker build .\n  fi\nfi\n",
+    "before a group of tries": "|docker build . || {\n  sleep 3\n  docker build .\n}\n",
+    "not in the middle of a line": "|if a; then docker build .; fi\n",
+    "before the case on whose pattern's line it stands": "|case a in\n  a) docker build . ;;\nesac\n",
+    "in its arm": "case a in\n  a)\n    |docker build .\n    ;;\nesac\n",
+    "before the assignment that it is part of": '|x="$(docker build .)"\n',
+}
+
+
+@pytest.mark.parametrize("marked", PLACES.values(), ids=PLACES)
+def test_the_place_before_the_build(marked: str) -> None:
+    before, _, after = marked.partition("|")
+    text = before + after
+    assert find(text).statement.start == len(before)
+
+
+def test_the_statements_of_a_script_nest() -> None:
+    syntax = parse(Script("x.sh", "if a; then\n  f() {\n    b || c\n  }\nfi\nd\n"))
+    for statement in syntax.statements:
+        if statement.parent >= 0:
+            around = syntax.statements[statement.parent]
+            assert around.start <= statement.start
+            assert statement.end <= around.end
+    assert all(a.start <= b.start for a, b in pairwise(syntax.statements))

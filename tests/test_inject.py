@@ -1,0 +1,175 @@
+"""Anchors and a recipe to edits: what is put in, what is taken out, and that the rest stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patcher import recipe as recipes
+from patcher.inject import Plan, lead, plan
+from patcher.model import RefusedError, Script, State
+from patcher.pipeline import parse
+
+RECIPE = recipes.load("docker-build-cache", [recipes.bundled()])
+BLOCK = recipes.render(RECIPE.changes["shell"], RECIPE.options, RECIPE.values({}), "shell")
+
+
+def planned(text: str, path: str = "x.sh", **values: str) -> Plan:
+    chosen = {name.replace("_", "-"): value for name, value in values.items()}
+    return plan(parse(Script(path, text)), RECIPE, RECIPE.values(chosen), parse)
+
+
+def block(indent: str = "", newline: str = "\n") -> str:
+    return "".join(f"{indent}{line}{newline}" for line in BLOCK)
+
+
+STATES = {
+    "no cache": ("docker build .\n", State.NO_CACHE),
+    "the hook": ("docker build $DOCKER_BUILD_CACHE_ARG .\n", State.HOOK),
+    "the hook in a comment": ("# $DOCKER_BUILD_CACHE_ARG\ndocker build .\n", State.NO_CACHE),
+    "foreign": ('DOCKER_BUILD_CACHE_OLD_DIR="a"\ndocker build .\n', State.FOREIGN),
+    "ours": (block() + "\ndocker_build_cached docker build .\n", State.CURRENT),
+    "ours, with other indentation": (
+        "if a; then\n" + block("\t") + "\n\tdocker_build_cached docker build .\nfi\n",
+        State.CURRENT,
+    ),
+    "ours, not before the build": (block() + "\ndocker build .\n", State.OLDER),
+}
+
+
+@pytest.mark.parametrize(("text", "state"), STATES.values(), ids=STATES)
+def test_the_state(text: str, state: State) -> None:
+    assert planned(text).state is state
+
+
+UNKNOWN = {
+    "an argument": "docker build --cache-to type=local,dest=x .\n",
+    "a variable that carries it": 'X="--cache-from=type=local,src=x"\ndocker build $X .\n',
+    "our variable": 'if [ "$DANGER_DOCKER_BUILD_CACHE_HOST_DIR" ]; then a; fi\ndocker build .\n',
+    "a statement that does more": (
+        'if [ "$DOCKER_BUILD_CACHE_OLD_DIR" ] && [ "$F" ]; then rm "$DOCKER_BUILD_CACHE_OLD_DIR"; fi\ndocker build .\n'
+    ),
+    "all that a statement holds": ('if [ "$FOO" ]; then\n  rm "$DOCKER_BUILD_CACHE_OLD_DIR"\nfi\ndocker build .\n'),
+    "our function with another body": "docker_build_cached() ( true; )\ndocker build .\n",
+}
+
+
+@pytest.mark.parametrize("text", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_block_of_an_unknown_form_is_not_touched(text: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        planned(text)
+    assert caught.value.where.startswith("x.sh:")
+    assert "Seen: " in caught.value.hint
+
+
+PUT_IN = {
+    "below a blank line": ("a\n\n", "", "docker build .\n", "\n"),
+    "below a statement": ("a\n", "\n", "docker build .\n", ""),
+    "at the top": ("", "", "docker build .\n", "\n"),
+    "above its comments": ("a\n\n", "", "# why\n# shellcheck disable=SC2086\ndocker build $X .\n", "\n"),
+    "not above another's comment": ("# other\n\n", "", "docker build .\n", "\n"),
+    "below the interpreter's line": ("#!/bin/bash\n", "\n", "docker build .\n", ""),
+    "behind assignments": ("a\n\n", "", "A=1 docker build .\n", "\n"),
+    "before a wrapper": ("a\n\n", "", "A=1 sudo docker build .\n", "\n"),
+}
+
+
+@pytest.mark.parametrize(("above", "before", "build", "after"), PUT_IN.values(), ids=PUT_IN)
+def test_what_is_put_in(above: str, before: str, build: str, after: str) -> None:
+    wrapped = build.replace("sudo docker", "docker").replace("docker build", "docker_build_cached docker build", 1)
+    if "sudo" in build:
+        wrapped = build.replace("sudo", "docker_build_cached sudo")
+    assert planned(above + build).result.text == above + before + block() + after + wrapped
+
+
+def test_the_first_statement_of_a_branch_has_no_blank_line_above() -> None:
+    result = planned("if a; then\n  docker build .\nfi\n").result.text
+    assert result == "if a; then\n" + block("  ") + "\n  docker_build_cached docker build .\nfi\n"
+
+
+def test_a_build_that_begins_with_a_variable_gets_the_directive_that_it_then_needs() -> None:
+    text = "a\n\nX=1 ${RETRY} docker build .\n"
+    found = planned(text)
+    assert found.result.text.endswith(
+        "\n# shellcheck disable=SC2086\nX=1 docker_build_cached ${RETRY} docker build .\n"
+    )
+    assert planned(found.result.text).reference.text == text
+
+
+def test_each_try_is_wrapped() -> None:
+    result = planned("docker build . || { sleep 3; docker build .; }\n").result.text
+    assert result.endswith("docker_build_cached docker build . || { sleep 3; docker_build_cached docker build .; }\n")
+
+
+ODD_BYTES = {
+    "CR LF": "a\r\n\r\ndocker build .\r\n",
+    "no final newline": "a\n\ndocker build .",
+    "a BOM": "\ufeffa\n\ndocker build .\n",
+    "bytes that are not UTF-8": "echo '\udcff\udc80'\n\ndocker build .\n",
+    "tabs": "if a; then\n\tb\n\tdocker build .\nfi\n",
+    "trailing blanks": "a  \n\t\n\ndocker build .  \n",
+    "form feeds": "a\f\n\n\fdocker build .\n",
+}
+
+
+@pytest.mark.parametrize("text", ODD_BYTES.values(), ids=ODD_BYTES)
+def test_every_other_byte_stays(text: str) -> None:
+    found = planned(text)
+    again = planned(found.result.text)
+    assert again.state is State.CURRENT
+    assert again.reference.data == Script("x.sh", text).data
+    newlines = {line[len(line.rstrip("\r\n")) :] for line in found.result.text.splitlines(keepends=True)}
+    assert newlines <= ({"\r\n"} if "\r\n" in text else {"\n", ""})
+
+
+def test_an_option_adds_at_most_four_lines_and_is_recognized() -> None:
+    text = "docker build .\n"
+    always, when = planned(text), planned(text, cache_to="CIRRUS_BRANCH=master")
+    assert len(when.result.text.splitlines()) - len(always.result.text.splitlines()) == 4
+    assert '"${CIRRUS_BRANCH:-}" != "master"' in when.result.text
+    assert planned(when.result.text, cache_to="CIRRUS_BRANCH=master").state is State.CURRENT
+    other = planned(when.result.text)
+    assert (other.state, other.values) == (State.OLDER, {"cache-to": "CIRRUS_BRANCH=master"})
+    assert other.result.text == always.result.text
+
+
+def test_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -> None:
+    folder = tmp_path / "docker-build-cache"
+    older = folder / "older" / "0.0.1"
+    older.mkdir(parents=True)
+    for file in RECIPE.folder.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    (older / "block.sh").write_text('# Before.\ndocker_build_cached() (\n  # option: cache-to\n  "$@"\n)\n')
+    (older / "cache-to.sh").write_text('[ "$VARIABLE" != "VALUE" ] || exit\n')
+    recipe = recipes.read(folder)
+    for lines, values in ((["# Before."], "always"), (["# Before."], "A=b")):
+        extra = '  [ "$A" != "b" ] || exit\n' if values != "always" else ""
+        old = f'x\n\n{lines[0]}\ndocker_build_cached() (\n{extra}  "$@"\n)\n\ndocker_build_cached docker build .\n'
+        found = plan(parse(Script("x.sh", old)), recipe, recipe.values({}), parse)
+        assert (found.state, found.values) == (State.OLDER, {"cache-to": values})
+        assert found.reference.text == "x\n\ndocker build .\n"
+        assert found.result.text == "x\n\n" + block() + "\ndocker_build_cached docker build .\n"
+
+
+def test_the_lengths_that_the_contract_allows() -> None:
+    for language, most in (("shell", 36), ("python", 42)):
+        change = RECIPE.changes[language]
+        lines = recipes.render(change, RECIPE.options, RECIPE.values({}), language)
+        blank = 2 if language == "python" else 1
+        assert len(lines) + blank + 2 <= most
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "expected"),
+    [
+        ("a\nb\n", 2, 2),
+        ("# c\nb\n", 4, 0),
+        ("# far\n\n# c\n  # d\n  b\n", 19, 7),
+        ("#!/bin/sh\nb\n", 10, 10),
+        ("a # c\nb\n", 6, 6),
+    ],
+)
+def test_comment_lines_stay_with_their_statement(text: str, start: int, expected: int) -> None:
+    assert lead(text, start) == expected
