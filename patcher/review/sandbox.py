@@ -93,7 +93,7 @@ def _arguments(binds: Sequence[Bind]) -> list[str]:
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     words += ["--proc", "/proc", "--dev", "/dev"]
     taken = {bind.target for bind in binds}
-    for path in ("/tmp", "/home", "/run"):  # noqa: S108 - the sandbox's own
+    for path in ("/tmp", "/home", "/run"):
         if path not in taken:
             words += ["--size", str(MEMORY)] if _sizes() else []
             words += ["--tmpfs", path]

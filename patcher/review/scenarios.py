@@ -15,7 +15,8 @@ from patcher.model import UsageError
 T = TypeVar("T")
 
 STEP = re.compile(
-    r"start [12]|wait [12] \S+( or lock)?|signal [12] (group|script) (KILL|TERM|INT|HUP)|go [12]|dead [12]|end [12]|look"
+    r"start [12]|wait [12] \S+( or lock)?|signal [12] (group|script) (KILL|TERM|INT|HUP)|go [12]|dead [12]|end [12]"
+    r"|look|strike (group|script) (KILL|TERM|INT|HUP)"
 )
 
 
@@ -46,6 +47,7 @@ class Expect:
     ones, with exactly the pairs of ``added`` more). ``tagged``: how many tagged calls. ``leaves``: alternatives for
     what ``root`` holds, each from an entry's path to a tree's name, or ``before`` for what it held. ``look``: the
     same at each step ``look``. ``says``: regular expressions, each of which one line of the output matches.
+    ``exits``: how many times the EXIT trap of a prelude ran, in each run that did not end by SIGKILL.
     ``dispositions``: whether the signals' dispositions at the calls after the tagged ones are the original's.
     """
 
@@ -58,6 +60,7 @@ class Expect:
     look: tuple[Mapping[str, str], ...] = ()
     litter: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
+    exits: int | None = None
     dispositions: bool = False
 
 
@@ -150,7 +153,8 @@ class _Table:
 
     def tables(self, key: str) -> list[_Table]:
         value = self.take(key, list, [])
-        return [_Table(self.where, item, f"{self.at}{'.' if self.at else ''}{key}[{n}]") for n, item in enumerate(value)]
+        at = f"{self.at}{'.' if self.at else ''}{key}"
+        return [_Table(self.where, item, f"{at}[{number}]") for number, item in enumerate(value)]
 
     def done(self) -> None:
         for key in self.left:
@@ -178,6 +182,7 @@ def _expect(table: _Table) -> Expect:
         look=table.alternatives("look"),
         litter=table.strings("litter"),
         says=table.strings("says"),
+        exits=table.take("exits", int, 0) if "exits" in table.left else None,
         dispositions=table.take("dispositions", bool, False),
     )
     table.done()
@@ -189,9 +194,8 @@ def _entries(table: _Table, key: str, default: tuple[Entry, ...]) -> tuple[Entry
         return default
     entries = []
     for item in table.tables(key):
-        entries.append(
-            Entry(*(item.take("path", str), item.take("tree", str, ""), item.take("link", str, "")), item.take("text", str, ""))
-        )
+        words = (item.take(name, str, "") for name in ("tree", "link", "text"))
+        entries.append(Entry(item.take("path", str), *words))
         item.done()
     return tuple(entries)
 
@@ -257,16 +261,13 @@ def fill(value: T, words: Mapping[str, str]) -> T:
     if isinstance(value, Mapping):
         return {fill(key, words): fill(item, words) for key, item in value.items()}  # type: ignore[return-value]
     if isinstance(value, list | tuple):
-        return type(value)(fill(item, words) for item in value)  # type: ignore[call-arg,return-value]
+        return type(value)(fill(item, words) for item in value)
     return value
 
 
 def _list(file: _Table, key: str, keep: tuple[str, ...], before: tuple[Entry, ...]) -> tuple[Scenario, ...]:
-    found = []
-    for outer in file.tables(key):
-        for table in _each(outer):
-            found.append(_scenario(table, keep, before, ["start 1", "end 1"]))
-    return tuple(found)
+    tables = [table for outer in file.tables(key) for table in _each(outer)]
+    return tuple(_scenario(table, keep, before, ["start 1", "end 1"]) for table in tables)
 
 
 def _check(where: str, scenarios: Scenarios, read: Sequence[Scenario]) -> None:

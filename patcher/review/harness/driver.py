@@ -17,6 +17,7 @@ import sys
 import time
 from _json import encode_basestring_ascii as quoted
 
+# ruff: noqa: SIM105, F821
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

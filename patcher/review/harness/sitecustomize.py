@@ -80,7 +80,7 @@ def _trace(plan: dict[str, Any]) -> None:
 
 
 if RUN and os.environ.get("CI_PATCHER_PID") == str(os.getpid()):
-    time.sleep = lambda _: None  # type: ignore[assignment]
+    time.sleep = lambda _: None
     with open(f"{RUN}/watch.json", encoding="utf8") as _file:
         _settings = json.load(_file)
     _watch(_settings["kinds"], _settings["watched"])

@@ -1,0 +1,171 @@
+"""Compares what came of a scenario with what it expects."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+
+from patcher.model import Finding, Verdict
+from patcher.review.scenarios import Scenario, fill
+from patcher.review.stage import Listing, Result, Run, Stage
+
+
+def _below(listing: Listing, root: str) -> dict[str, tuple[str, str, str]]:
+    return {path[len(root) + 1 :]: entry for path, entry in listing.items() if path.startswith(f"{root}/")}
+
+
+def _outside(listing: Listing, root: str) -> dict[str, tuple[str, str, str]]:
+    return {path: entry for path, entry in listing.items() if path != root and not path.startswith(f"{root}/")}
+
+
+def _changed(result: Result, root: str) -> set[str]:
+    """The paths outside of ``root`` that a scenario made, changed or removed; a directory's own entry is not one."""
+    before, after = _outside(result.before, root), _outside(result.looks[-1], root)
+    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+
+
+class Judge:
+    """Compares what came of a scenario with what it expects."""
+
+    def __init__(self, stage: Stage, plain: Result) -> None:
+        self.stage = stage
+        self.scenarios = stage.scenarios
+        self.plain = plain
+
+    def leaves(
+        self, scenario: Scenario, listing: Listing, wanted: tuple[Mapping[str, str], ...], litter: Iterable[str]
+    ) -> str:
+        """What is wrong with ``root`` in a listing, or nothing."""
+        words = self.stage.words(scenario, self.stage.patched)
+        root = fill(self.scenarios.root, words)
+        found: dict[str, dict[str, tuple[str, str, str]]] = {}
+        for path, entry in sorted(_below(listing, root).items()):
+            top, _, rest = path.partition("/")
+            found.setdefault(top, {})[rest or "."] = entry
+        for alternative in wanted:
+            named = {fill(path, words): self.scenarios.trees[tree] for path, tree in alternative.items()}
+            unknown = [
+                top
+                for top, entries in found.items()
+                if top not in named
+                and not (
+                    any(fnmatch.fnmatchcase(top, fill(pattern, words)) for pattern in litter)
+                    and not any(top == fill(path, words) for table in wanted for path in table)
+                )
+            ]
+            if not unknown and all(self.same(found.get(top), tree) for top, tree in named.items()):
+                return ""
+        return f"{self.scenarios.root.strip('{}')} holds what it must not"
+
+    @staticmethod
+    def same(found: Mapping[str, tuple[str, str, str]] | None, tree: Mapping[str, str]) -> bool:
+        """Whether a listing is a tree: its files with their contents, nothing else, and the mode of its top."""
+        if found is None or found["."][0] != "directory" or found["."][1] != tree.get(".", found["."][1]):
+            return False
+        files = {path: entry[2] for path, entry in found.items() if entry[0] != "directory"}
+        return files == {path: text for path, text in tree.items() if path != "."}
+
+    def problems(self, scenario: Scenario, result: Result, reference: Result | None) -> list[str]:
+        """What did not hold, each as one line."""
+        expect = scenario.expect
+        allowed_trouble = reference.trouble if reference and "reference" in expect.exit.values() else ()
+        problems = [what for what in result.trouble if what not in allowed_trouble]
+        if not result.looks:
+            return problems or ["there is no result"]
+        words = self.stage.words(scenario, self.stage.patched)
+        root = fill(self.scenarios.root, words)
+        for name, run in result.runs.items():
+            wanted, same = expect.exit.get(name, ""), reference.runs.get(name) if reference else None
+            if wanted == "reference" and same:
+                wanted = str(same.status)
+            if wanted and not (run.status not in {0, None} if wanted == "failure" else str(run.status) == wanted):
+                problems.append(f"run {name} ended with {run.status}, not {wanted}")
+            if same and "reference" in expect.exit.values() and run.exits != same.exits:
+                problems.append(f"the EXIT trap wrote {run.exits!r}, not {same.exits!r}")
+            heard = any(self.stage.language in self.scenarios.preludes[prelude] for prelude in scenario.preludes)
+            if expect.exits is not None and heard and run.status != -9 and run.exits.count("\n") != expect.exits:
+                problems.append(f"the EXIT trap of run {name} ran {run.exits.count(chr(10))} times")
+            if same and expect.calls == "reference" and run.plain() != same.plain():
+                problems.append("the calls are not those of the unpatched script")
+            if same and expect.calls == "added":
+                problems += self.added(expect.added, run, same, words)
+            if expect.tagged is not None and len(run.tagged()) != expect.tagged:
+                problems.append(f"{len(run.tagged())} builds, not {expect.tagged}")
+            if same and expect.dispositions and run.dispositions() != same.dispositions():
+                problems.append("the signals' dispositions after the build are not those of the unpatched script")
+            lines = [line for line in run.output.splitlines() if not line.startswith("+")]
+            for pattern in expect.says:
+                if sum(re.search(fill(pattern, words), line) is not None for line in lines) != 1:
+                    problems.append(f"not one line of the output says {fill(pattern, words)}")
+        if expect.look:
+            for listing in result.looks[:-1]:
+                if what := self.leaves(scenario, listing, expect.look, (*scenario.keep, *expect.litter)):
+                    problems.append(f"{what}, on the way")
+        if expect.leaves and (what := self.leaves(scenario, result.looks[-1], expect.leaves, scenario.keep)):
+            problems.append(what)
+        if expect.before:
+            before = {path: entry for path, entry in result.before.items() if f"{path}/".startswith(f"{root}/")}
+            after = {path: entry for path, entry in result.looks[-1].items() if f"{path}/".startswith(f"{root}/")}
+            if before != after:
+                problems.append(f"{self.scenarios.root.strip('{}')} is not as it was")
+        allowed = _changed(self.plain, root) | (_changed(reference, root) if reference and reference.looks else set())
+        for path in sorted(_changed(result, root) - allowed)[:3]:
+            problems.append(f"outside of {self.scenarios.root.strip('{}')}, {path} was made, changed or removed")
+        return problems
+
+    def added(
+        self, pairs: Iterable[tuple[str, str]], run: Run, same: Run, words: Mapping[str, str]
+    ) -> list[str]:
+        """Whether the tagged calls are the reference's with each pair once more, as two words or with ``=``."""
+        wanted = [(option, fill(value, words)) for option, value in pairs]
+        calls = []
+        for call in run.tagged():
+            left, missing = list(call), list(wanted)
+            for option, value in wanted:
+                for index, word in enumerate(left):
+                    following = left[index + 1] if index + 1 < len(left) else ""
+                    if word == option and fnmatch.fnmatchcase(following, value):
+                        del left[index : index + 2]
+                    elif fnmatch.fnmatchcase(word, f"{option}={value}"):
+                        del left[index]
+                    else:
+                        continue
+                    missing.remove((option, value))
+                    break
+            calls.append((left, missing))
+        if calls != [(list(call), []) for call in same.tagged()]:
+            return ["the build's words are not those of the unpatched script and the added ones"]
+        return []
+
+    def evidence(self, scenario: Scenario, result: Result, reference: Result | None) -> str:
+        """The tagged calls and the tree beside the expected ones, and the end of the output."""
+        words = self.stage.words(scenario, self.stage.patched)
+        root = fill(self.scenarios.root, words)
+        lines = [f"steps: {', '.join(scenario.steps)}"]
+        for name, run in result.runs.items():
+            lines.append(f"run {name}: status {run.status}")
+            lines += [f"  called {' '.join(call)}" for call in run.tagged()]
+            if reference and name in reference.runs:
+                lines += [f"  unpatched, {' '.join(call)}" for call in reference.runs[name].tagged()]
+        for alternative in scenario.expect.leaves:
+            shown = ", ".join(f"{fill(path, words)} = {tree}" for path, tree in alternative.items())
+            lines.append(f"expected in {root}: {shown or 'nothing'}")
+        for number, listing in enumerate(result.looks, 1):
+            lines.append(f"found in {root}{' on the way' if number < len(result.looks) else ''}:")
+            lines += [f"  {path} {' '.join(entry)}".rstrip() for path, entry in sorted(_below(listing, root).items())]
+        for name, run in result.runs.items():
+            lines += [f"output of run {name}:", *(f"  {line}" for line in run.output.splitlines()[-15:])]
+        return "\n".join(lines)
+
+    def judge(self, scenario: Scenario, result: Result, reference: Result | None) -> Finding:
+        """The finding of one scenario."""
+        if scenario.needs and reference and not (
+            reference.looks and all(str(run.status) == scenario.needs for run in reference.runs.values())
+        ):
+            return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
+        problems = self.problems(scenario, result, reference)
+        if not problems:
+            return Finding(scenario.name, Verdict.HELD, "", scenario.row)
+        evidence = self.evidence(scenario, result, reference)
+        return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)

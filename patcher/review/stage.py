@@ -1,0 +1,379 @@
+"""One script on the stage: what a scenario is to the driver, how it is run, and what came of it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import marshal
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from patcher.model import Script
+from patcher.review import sandbox
+from patcher.review.scenarios import Entry, Scenario, Scenarios, fill
+
+HOME = "/home/ci"
+TREE = f"{HOME}/tree"
+WORK = "/run/ci-patcher"  # the driver's, in the sandbox
+PATH = "/usr/local/bin:/usr/bin:/bin"
+SECONDS = 30
+"""Wall time of one scenario, in seconds; a whole run of a script takes a tenth of one."""
+
+_START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
+_HARNESS = resources.files("patcher.review") / "harness"
+# Names that steer the shell, the linker or Python itself, and so say nothing about the block.
+_SPARED = re.compile(r"PATH|IFS|HOME|(OLD)?PWD|ENV|PS\d|E?UID|PPID|TMPDIR|(BASH|SHELL|LD_|PYTHON|LC_|LANG).*")
+_READ = re.compile(r"""\$\{?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)""")
+
+OUTPUT = 4 << 20
+"""Bytes of one scenario's result, at most."""
+
+BATCH = 6
+"""How many scenarios share a sandbox."""
+
+Listing = Mapping[str, tuple[str, str, str]]
+"""A directory tree: path -> kind, mode and content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A signal at a point inside the block: before its ``point``-th command or line; 0 counts them."""
+
+    lines: tuple[int, ...]
+    point: int = 0
+    signal: str = "KILL"
+    whom: str = "group"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of the script left: status (negative for a signal), output, recorded calls."""
+
+    status: int | None
+    output: str
+    calls: tuple[tuple[str, ...], ...]
+    exits: str
+    points: tuple[str, ...]
+
+    def tagged(self) -> list[tuple[str, ...]]:
+        """The calls that the stub engine took for the one at issue, without its tag."""
+        return [call[1:] for call in self.calls if call[0] == "build"]
+
+    def plain(self) -> list[tuple[str, ...]]:
+        """All calls; of the tag only its first word, which is the same on every run."""
+        return [(call[0].split(" ")[0], *call[1:]) for call in self.calls]
+
+    def dispositions(self) -> list[str]:
+        """Which signals are ignored and caught at each call after the one at issue.
+
+        Not whether SIGINT is caught: bash does so itself while it waits, from a moment after the call began.
+        """
+        masks = [call[0].split()[1:] for call in self.calls if call[0].startswith("after ")]
+        return [f"{ignored} {int(caught, 16) & ~2:x}" for ignored, caught in masks]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one scenario: its runs by number, the tree before, at each ``look`` and at the end."""
+
+    runs: Mapping[str, Run]
+    before: Listing
+    looks: tuple[Listing, ...]
+    trouble: tuple[str, ...] = ()
+
+
+Event = tuple[Scenario, Script, Trace | None]
+
+
+def language(script: Script) -> str:
+    """``py`` or ``sh``, from the first line, else from the suffix."""
+    first = script.text.partition("\n")[0]
+    if first.startswith("#!"):
+        return "py" if "python" in first else "sh"
+    return "py" if script.path.endswith(".py") else "sh"
+
+
+def added_lines(original: str, patched: str) -> tuple[int, ...]:
+    """The numbers of the lines of ``patched`` that ``original`` has not, from 1."""
+    matcher = difflib.SequenceMatcher(None, original.splitlines(), patched.splitlines(), autojunk=False)
+    return tuple(
+        number + 1
+        for tag, _, _, start, end in matcher.get_opcodes()
+        if tag in {"insert", "replace"}
+        for number in range(start, end)
+    )
+
+
+def _harness(name: str) -> str:
+    return (_HARNESS / name).read_text(encoding="utf8")
+
+
+class Stage:
+    """One script and its reference, ready to be put through scenarios."""
+
+    def __init__(
+        self,
+        scenarios: Scenarios,
+        original: Script,
+        patched: Script,
+        options: Mapping[str, str],
+        companions: Mapping[str, Script],
+        keep: Path | None,
+    ) -> None:
+        self.scenarios, self.original, self.patched, self.companions = scenarios, original, patched, companions
+        self.language = language(patched)
+        self.keep = keep
+        self.conditions = {}
+        for name, value in options.items():
+            variable, equals, wanted = value.partition("=")
+            if equals:
+                self.conditions[name] = (variable, wanted)
+        self.driver = marshal.dumps(compile(_harness("driver.py"), "driver.py", "exec"))
+        names = ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py")
+        self.harness = {name: _harness(name) for name in names}
+        known = set(_names(original.text))
+        added = "\n".join(patched.text.splitlines()[n - 1] for n in added_lines(original.text, patched.text))
+        self.poison = {
+            **{name: f"{HOME}/survivors/{name}" for name in re.findall(r"\b[A-Za-z_]\w*\b", added)},
+            **dict.fromkeys(known, ""),
+        }
+
+    def words(self, scenario: Scenario, script: Script) -> dict[str, str]:
+        words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{script.path}"}
+        words |= {**self.scenarios.words, **scenario.words}
+        if scenario.option:
+            words["variable"], words["value"] = self.conditions[scenario.option]
+        return words
+
+    def job(self, scenario: Scenario, script: Script, trace: Trace | None) -> dict[str, Any]:
+        """What the driver is told (see ``harness/driver.py``)."""
+        words = self.words(scenario, script)
+        environment: dict[str, str | None] = {
+            "HOME": HOME,
+            "USER": "ci",
+            "LC_ALL": "C.UTF-8",
+            **dict(self.conditions.values()),
+        }
+        environment.update(self.scenarios.environment)
+        files = [[f"{WORK}/lib/{name}", "file", "755", text] for name, text in self.programs().items()]
+        if scenario.poison:
+            taken = {*environment, *scenario.environment}
+            for name, value in self.poison.items():
+                if name not in taken and not _SPARED.fullmatch(name):
+                    environment[name] = value
+                    if value:
+                        files.append([f"{value}/precious", "file", "644", name])
+        environment.update({fill(name, words): value for name, value in scenario.environment.items()})
+        files += [[folder, "directory", "755", ""] for folder in (HOME, TREE, f"{HOME}/scratch")]
+        files += [[f"{TREE}/{path}", "file", "755", text] for path, text in self.scenarios.tree.items()]
+        for path, companion in {**self.companions, script.path: script}.items():
+            files.append([f"{TREE}/{path}", "file", "755", companion.text])
+        for entry in scenario.before:
+            files += self.entry(entry, words)
+        runs = {}
+        for name in sorted({step.split()[1] for step in scenario.steps if step != "look"}):
+            folder = f"{WORK}/run{name}"
+            variables = {**environment, **self.switches(folder), "PATH": f"{folder}/bin:{PATH}"}
+            runs[name] = {
+                "folder": folder,
+                "cwd": TREE,
+                "argv": self.argv(scenario, script, words),
+                "environment": {key: fill(value, words) for key, value in variables.items() if value is not None},
+            }
+            files += self.run_files(folder, name, scenario, words, trace if name == "1" else None)
+        return {
+            "root": HOME,
+            "files": files,
+            "runs": runs,
+            "clean": ["/home", "/tmp", WORK],
+            "steps": list(scenario.steps),
+            "seconds": SECONDS,
+            "limits": dict(sandbox.LIMITS),
+        }
+
+    def programs(self) -> dict[str, str]:
+        """The programs and helpers in the sandbox's ``lib``, by name."""
+        return {
+            "stub.sh": self.harness["stub.sh"],
+            "wrap.sh": self.harness["wrap.sh"],
+            "quiet.sh": "#!/bin/sh\nexit 0\n",
+            "python/sitecustomize.py": self.harness["sitecustomize.py"],
+            **{f"program.{name}": text for name, text in self.scenarios.programs.items()},
+        }
+
+    def switches(self, folder: str) -> dict[str, str]:
+        """The variables by which the harness gets into the script's own process."""
+        inside = {"CI_PATCHER_RUN": folder}
+        if self.language == "py":
+            return {**inside, "PYTHONPATH": f"{WORK}/lib/python", "PYTHONDONTWRITEBYTECODE": "1"}
+        return {**inside, "BASH_ENV": f"{folder}/prelude.sh"}
+
+    def argv(self, scenario: Scenario, script: Script, words: Mapping[str, str]) -> list[str]:
+        how = scenario.how or self.scenarios.files.get(script.path, "") or next(iter(self.scenarios.how))
+        argv = [fill(word, words) for word in self.scenarios.how[how]]
+        if argv == [words["script"]] and not script.text.startswith("#!"):
+            argv.insert(0, "python3" if self.language == "py" else "bash")
+        return argv
+
+    def entry(self, entry: Entry, words: Mapping[str, str]) -> list[list[str]]:
+        path = fill(entry.path, words)
+        if entry.link:
+            return [[path, "link", "", fill(entry.link, words)]]
+        if entry.text:
+            return [[path, "file", "644", entry.text]]
+        tree = self.scenarios.trees[entry.tree]
+        files = [[f"{path}/{name}", "file", "644", text] for name, text in tree.items() if name != "."]
+        return [[path, "directory", tree.get(".", "755"), ""], *files]
+
+    def run_files(
+        self, folder: str, name: str, scenario: Scenario, words: Mapping[str, str], trace: Trace | None
+    ) -> list[list[str]]:
+        """The control directory of one run."""
+        kinds = self.scenarios.wrap
+        preludes = "\n".join(self.scenarios.preludes[p].get(self.language, "") for p in scenario.preludes)
+        settings: dict[str, Any] = {"kinds": kinds, "watched": f"{fill(self.scenarios.root, words)}/", "trace": None}
+        shell = "unset BASH_ENV\n" + preludes + "\n"
+        if trace is not None:
+            at = {"script": words["script"], "lines": trace.lines, "point": trace.point}
+            settings["trace"] = {**at, "signal": trace.signal, "whom": trace.whom}
+            shell += (
+                f"ci_patcher_script={words['script']}\nci_patcher_lines=' {' '.join(map(str, trace.lines))} '\n"
+                f"ci_patcher_point={trace.point}\nci_patcher_signal={trace.signal}\nci_patcher_whom={trace.whom}\n"
+                + self.harness["trace.sh"]
+            )
+        files = [
+            [f"{folder}/at", "pipe", "600", ""],
+            [f"{folder}/go", "pipe", "600", ""],
+            [f"{folder}/log", "file", "644", ""],
+            [f"{folder}/path", "file", "644", f"{PATH}\n"],
+            [f"{folder}/watched", "file", "644", f"{settings['watched']}\n"],
+            [f"{folder}/watch.json", "file", "644", json.dumps(settings)],
+            [f"{folder}/prelude.sh", "file", "644", shell],
+        ]
+        if preludes and self.language == "py":
+            files.append([f"{folder}/prelude.py", "file", "644", preludes])
+        links = {name: f"program.{name}" for name in self.scenarios.programs}
+        links |= dict.fromkeys(self.scenarios.quiet, "quiet.sh")
+        links |= {name: "wrap.sh" for name in kinds if "." not in name}
+        files += [[f"{folder}/bin/{name}", "link", "", f"{WORK}/lib/{target}"] for name, target in links.items()]
+        for program, kind in kinds.items():
+            if "." not in program:
+                files.append([f"{folder}/wrap/{program}", "file", "644", f"{kind}\n"])
+        for key, plans in scenario.plan.items():
+            for number, word in enumerate(plans, 1):
+                files.append([f"{folder}/plan/{key}.{number}", "file", "644", f"{word}\n"])
+            files.append([f"{folder}/plan/{key}", "file", "644", f"{plans[-1]}\n"])
+        for step in scenario.steps:
+            verb, *rest = step.split()
+            if verb == "wait" and rest[0] == name:
+                files.append([f"{folder}/arm/{rest[1]}", "file", "644", ""])
+        return files
+
+    def play(self, events: Sequence[Event]) -> list[Result]:
+        """Runs events one after another in one sandbox, emptied between them; one that has mounts runs alone."""
+        jobs = [self.job(*event) for event in events]
+        with tempfile.TemporaryDirectory(prefix="ci-patcher-") as folder:
+            binds = []
+            for event, job in zip(events, jobs, strict=True):
+                binds += self.binds(event, job, Path(folder))
+            # Compiled here, once: compiling it takes the sandbox's Python longer than running it. Nothing is ever
+            # unmarshalled on this side.
+            outcome = sandbox.run(
+                [sandbox.python(), "-I", "-S", "-c", _START],
+                stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + self.driver,
+                binds=binds,
+                seconds=SECONDS * len(jobs) + 15,
+                output=OUTPUT * len(jobs),
+            )
+        lines = outcome.stdout.splitlines()
+        return [_result(lines[index] if index < len(lines) else b"", outcome) for index in range(len(jobs))]
+
+    def binds(self, event: Event, job: dict[str, Any], folder: Path) -> list[sandbox.Bind]:
+        """Makes the directories that the sandbox mounts, and takes what lies in them out of the job."""
+        scenario, script, _ = event
+        words = self.words(scenario, script)
+        binds = []
+        for number, mount in enumerate(scenario.mounts):
+            source, at = folder / str(number), fill(mount.at, words)
+            source.mkdir(mode=0o755)
+            for file in [file for file in job["files"] if file[0] == at or file[0].startswith(f"{at}/")]:
+                job["files"].remove(file)
+                target = source / os.path.relpath(file[0], at)
+                if file[1] == "directory":
+                    target.mkdir(parents=True, exist_ok=True)
+                    target.chmod(int(file[2], 8))
+                else:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_text(file[3], encoding="utf8")
+            binds.append(sandbox.Bind(source, at, mount.read_only))
+        if self.keep is not None:
+            for name in ("home", "run", "tmp"):
+                kept = self.keep / re.sub(r"[^\w.-]+", "-", f"{scenario.row}-{scenario.name or 'unpatched'}") / name
+                kept.mkdir(parents=True, exist_ok=True)
+                binds.insert(0, sandbox.Bind(kept, f"/{name}"))
+        return binds
+
+    def batches(self, events: Sequence[Event]) -> list[list[Event]]:
+        """The events in the groups that share a sandbox."""
+        groups: list[list[Event]] = [[]]
+        for event in events:
+            alone = bool(event[0].mounts) or self.keep is not None
+            if alone:
+                groups.insert(-1, [event])
+            else:
+                groups[-1].append(event)
+                if len(groups[-1]) == BATCH:
+                    groups.append([])
+        return [group for group in groups if group]
+
+
+def _names(text: str) -> Iterator[str]:
+    """The variables that a script reads from its environment, as far as its text tells."""
+    for match in _READ.finditer(text):
+        yield match[1] or match[2]
+
+
+def _listing(entries: Iterable[list[str]]) -> Listing:
+    return {path: (kind, mode, content) for path, kind, mode, content in entries}
+
+
+def _calls(log: str) -> tuple[tuple[str, ...], ...]:
+    words = log.split("\0")
+    calls, index = [], 0
+    while index < len(words) and words[index].isdigit():
+        count = int(words[index])
+        calls.append(tuple(words[index + 1 : index + 1 + count]))
+        index += 1 + count
+    return tuple(call for call in calls if call)
+
+
+def _result(line: bytes, outcome: sandbox.Outcome) -> Result:
+    """Reads what the driver wrote; a script may have tampered with it, so nothing in it is trusted to fit."""
+    try:
+        value = json.loads(line)
+        trouble = [what for what in (value["stopped"], *value["missed"]) if what]
+        return Result(
+            runs={
+                name: Run(
+                    status=run["status"],
+                    output=str(run["output"]),
+                    calls=_calls(run["log"]),
+                    exits=str(run["exits"]),
+                    points=tuple(run["points"].splitlines()),
+                )
+                for name, run in value["runs"].items()
+            },
+            before=_listing(value["before"]),
+            looks=tuple(_listing(entries) for entries in value["looks"]),
+            trouble=tuple(trouble),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        lines = outcome.stderr.decode("utf8", "replace").strip().splitlines()
+        what = outcome.trouble or f"the sandbox ended with status {outcome.status}"
+        return Result({}, {}, (), (f"{what}{': ' if lines else ''}{' '.join(lines[-1:])}",))
