@@ -75,15 +75,16 @@ def run(
     if why := sandbox.missing():
         return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
     unpatched = Scenario("", 0, before=scenarios.before)
-    plain = stage.play([(unpatched, original, None)])[0]
+    failing = replace(unpatched, plan=scenarios.failing)
+    plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
     if why := _cannot_run(plain):
         return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
-    judge = Judge(stage, plain)
+    judge = Judge(stage, plain, failed)
     # Scenarios that differ only in what they expect share an event.
     events: dict[str, Event] = {}
     keys = []
     for scenario in wanted:
-        event = replace(scenario, row=0, needs="", keep=(), expect=Expect(), name=scenario.name if keep else "")
+        event = replace(scenario, row=0, needs=0, keep=(), expect=Expect(), name=scenario.name if keep else "")
         pair = []
         for script in (patched, *([original] if _wants_reference(scenario) else [])):
             key = f"{script is original} {event}"

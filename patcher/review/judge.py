@@ -28,10 +28,12 @@ def _changed(result: Result, root: str) -> set[str]:
 class Judge:
     """Compares what came of a scenario with what it expects."""
 
-    def __init__(self, stage: Stage, plain: Result) -> None:
+    def __init__(self, stage: Stage, plain: Result, failing: Result) -> None:
         self.stage = stage
         self.scenarios = stage.scenarios
         self.plain = plain
+        # A script without errexit goes on when its build has failed; nothing that stands for the build can end it.
+        self.heedless = all(run.status == 0 for run in failing.runs.values())
 
     def leaves(
         self, scenario: Scenario, listing: Listing, wanted: tuple[Mapping[str, str], ...], litter: Iterable[str]
@@ -79,6 +81,8 @@ class Judge:
             wanted, same = expect.exit.get(name, ""), reference.runs.get(name) if reference else None
             if wanted == "reference" and same:
                 wanted = str(same.status)
+            if wanted == "refused":
+                wanted = "" if self.heedless else "failure"
             if wanted and not (run.status not in {0, None} if wanted == "failure" else str(run.status) == wanted):
                 problems.append(f"run {name} ended with {run.status}, not {wanted}")
             if same and "reference" in expect.exit.values() and run.exits != same.exits:
@@ -161,11 +165,14 @@ class Judge:
     def judge(self, scenario: Scenario, result: Result, reference: Result | None) -> Finding:
         """The finding of one scenario."""
         if scenario.needs and reference and not (
-            reference.looks and all(str(run.status) == scenario.needs for run in reference.runs.values())
+            reference.looks
+            and all(run.status == 0 and len(run.tagged()) >= scenario.needs for run in reference.runs.values())
         ):
             return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
+        exits = scenario.expect.exit.values()
         problems = self.problems(scenario, result, reference)
         if not problems:
-            return Finding(scenario.name, Verdict.HELD, "", scenario.row)
+            note = "the script itself goes on after a failed build" if self.heedless and "refused" in exits else ""
+            return Finding(scenario.name, Verdict.HELD, note, scenario.row)
         evidence = self.evidence(scenario, result, reference)
         return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)

@@ -42,7 +42,8 @@ class Mount:
 class Expect:
     """What must hold after a scenario. Whatever is None or empty is not looked at.
 
-    ``exit``: for every run, or by the run's number, a status, ``failure`` (any but 0) or ``reference``.
+    ``exit``: for every run, or by the run's number, a status, ``failure`` (any but 0), ``reference``, or ``refused``
+    (any but 0, unless the original goes on after what ``failing`` describes: then as that).
     ``calls``: ``reference`` (every recorded call is the original's, word for word) or ``added`` (so are the tagged
     ones, with exactly the pairs of ``added`` more). ``tagged``: how many tagged calls. ``leaves``: alternatives for
     what ``root`` holds, each from an entry's path to a tree's name, or ``before`` for what it held. ``look``: the
@@ -80,7 +81,7 @@ class Scenario:
     how: str = ""
     languages: tuple[str, ...] = ()
     poison: bool = False
-    needs: str = ""
+    needs: int = 0
     option: str = ""
     keep: tuple[str, ...] = ()
     expect: Expect = Expect()
@@ -107,6 +108,7 @@ class Scenarios:
     wrap: Mapping[str, str]
     preludes: Mapping[str, Mapping[str, str]]
     before: tuple[Entry, ...]
+    failing: Mapping[str, tuple[str, ...]]
     tree: Mapping[str, str]
     trees: Mapping[str, Mapping[str, str]]
     scenarios: tuple[Scenario, ...]
@@ -200,6 +202,11 @@ def _entries(table: _Table, key: str, default: tuple[Entry, ...]) -> tuple[Entry
     return tuple(entries)
 
 
+def _plan(table: _Table, key: str) -> Mapping[str, tuple[str, ...]]:
+    plan = table.take(key, dict, {})
+    return {kind: tuple(words) if isinstance(words, list) else (str(words),) for kind, words in plan.items()}
+
+
 def _scenario(table: _Table, keep: tuple[str, ...], before: tuple[Entry, ...], steps: list[str]) -> Scenario:
     mounts = []
     for item in table.tables("mounts"):
@@ -210,10 +217,6 @@ def _scenario(table: _Table, keep: tuple[str, ...], before: tuple[Entry, ...], s
         if value is not False and not isinstance(value, str):
             raise table.error(f"environment.{name}", "must be a string, or false for a variable that is not set")
         environment[name] = None if value is False else value
-    plan = {
-        key: tuple(words) if isinstance(words, list) else (str(words),)
-        for key, words in table.take("plan", dict, {}).items()
-    }
     result = Scenario(
         name=table.take("name", str),
         row=table.take("row", int),
@@ -222,12 +225,12 @@ def _scenario(table: _Table, keep: tuple[str, ...], before: tuple[Entry, ...], s
         words=table.mapping("words"),
         before=_entries(table, "before", before),
         mounts=tuple(mounts),
-        plan=plan,
+        plan=_plan(table, "plan"),
         preludes=table.strings("preludes"),
         how=table.take("how", str, ""),
         languages=table.strings("languages"),
         poison=table.take("poison", bool, False),
-        needs=table.take("needs", str, ""),
+        needs=table.take("needs", int, 0),
         option=table.take("option", str, ""),
         keep=table.strings("keep") if "keep" in table.left else keep,
         expect=_expect(_Table(table.where, table.take("expect", dict), f"{table.at}.expect")),
@@ -329,6 +332,7 @@ def load(folder: Path, recipe: str) -> Scenarios:
         wrap=file.mapping("wrap"),
         preludes={name: _Table(where, texts, f"preludes.{name}").left for name, texts in preludes.items()},
         before=before,
+        failing=_plan(file, "failing"),
         tree=file.mapping("tree"),
         trees={name: _Table(where, files, f"trees.{name}").left for name, files in trees.items()},
         scenarios=_list(file, "scenario", keep, before),
