@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from patcher.model import InputError, Script, UsageError
@@ -18,19 +18,26 @@ _LARGEST = 1 << 20
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where scripts come from: ``name`` for messages, ``repository`` if git has it, ``revision`` if not the
-    work tree but a commit is read (its full hash), ``only`` the one path if a lone script was named."""
+    work tree but a commit is read (its full hash), ``only`` the one path if a lone script was named. ``held``
+    are the scripts that were read before, by path: None where there is none, an error where it cannot be read."""
 
     name: str
     root: Path
     repository: Path | None = None
     revision: str = ""
     only: str = ""
+    held: Mapping[str, Script | InputError | None] = field(default_factory=dict, compare=False, repr=False)
 
     def read(self, path: str) -> Script | None:
         """The script at a path from the root, or None where there is none.
 
         Raises InputError where it cannot be read or is no text.
         """
+        if path in self.held:
+            found = self.held[path]
+            if isinstance(found, InputError):
+                raise found
+            return found
         if self.revision:
             return _from_revision(self, path)
         return _from_disk(self, path)
@@ -100,24 +107,33 @@ def git(
     repository: Path, arguments: Sequence[str], *, check: bool = True, data: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git in a repository, never letting it fetch what is missing. Raises InputError where it fails."""
-    environment = os.environ | {
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_ALLOW_PROTOCOL": "none",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-        "LC_ALL": "C",
-    }
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        environment.pop(name, None)
     try:
         done = subprocess.run(
-            ["git", "-C", str(repository), *arguments], input=data, capture_output=True, env=environment, check=False
+            ["git", "-C", str(repository), *arguments], input=data, capture_output=True, env=_environment(), check=False
         )
     except OSError as error:
         raise InputError(f"git cannot be run: {_reason(error)}", hint="Install git.") from None
     if check and done.returncode:
         raise InputError(_git_says(done.stderr), where=str(repository))
     return done
+
+
+# What git sets for its hooks, and what would lead it to another repository than the one that was named.
+_ELSEWHERE = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE",
+    "GIT_PREFIX",
+)  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    return environment | {
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C",
+    }
 
 
 def _git_says(stderr: bytes) -> str:
@@ -156,12 +172,154 @@ def _from_revision(source: Source, path: str) -> Script | None:
         raise InputError("not a file but a link or a folder", where=where)
     done = git(source.repository, ["cat-file", "blob", blob.decode()], check=False)
     if done.returncode:
-        raise InputError(
-            f"its blob {blob.decode()} is not in this clone",
-            where=where,
-            hint="A partial clone lacks it. Run `git fetch --refetch`, or use a full clone.",
-        )
+        raise _missing("blob", blob.decode(), where)
     return _script(path, done.stdout, mode.decode(), where)
+
+
+def _missing(kind: str, name: str, where: str) -> InputError:
+    return InputError(
+        f"its {kind} {name} is not in this clone",
+        where=where,
+        hint="A partial clone lacks it. Run `git fetch --refetch`, or use a full clone.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit: its full hash, its tree's, and the committer's date as ``SECONDS ZONE``."""
+
+    name: str
+    tree: str
+    date: str
+    parents: tuple[str, ...] = ()
+
+
+class Objects:
+    """The objects of a repository, by one ``git cat-file`` for all of them, while the context lasts.
+
+    Raises InputError where git cannot read the repository. What is missing is not fetched.
+    """
+
+    def __init__(self, repository: Path) -> None:
+        self.repository = repository
+        self._process: subprocess.Popen[bytes] | None = None
+        self._trees: dict[str, dict[str, tuple[str, str]] | None] = {}
+
+    def __enter__(self) -> Objects:
+        if not self.repository.exists():
+            raise InputError(
+                "there is no such repository", where=str(self.repository), hint="--repo takes the path of a clone."
+            )
+        _refuse_unreadable(self.repository)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._process:
+            self._process.communicate()
+            self._process = None
+
+    def get(self, name: str) -> tuple[str, str, bytes | None] | None:
+        """The hash, kind and content of an object under any name that git knows, the content None where it is
+        larger than anything that is read here; None where there is no such object in this clone."""
+        if not name or "\n" in name or "\0" in name:
+            return None
+        if self._process is None:
+            self._process = subprocess.Popen(
+                ["git", "-C", str(self.repository), "cat-file", "--batch"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(),
+            )  # fmt: skip
+        to, back = self._process.stdin, self._process.stdout
+        assert to is not None
+        assert back is not None
+        try:
+            to.write(name.encode("utf8", "surrogateescape") + b"\n")
+            to.flush()
+            head = back.readline()
+        except BrokenPipeError:
+            head = b""
+        if not head:  # in a partial clone some versions of git end here, since they may not fetch the object
+            self._process.wait()
+            to.close()
+            back.close()
+            self._process = None
+            return None
+        words = head.split()
+        if words[-1] in {b"missing", b"ambiguous"}:
+            return None
+        size = int(words[2])
+        content: bytes | None = None
+        if size <= _LARGEST:
+            content = back.read(size)
+        else:
+            for start in range(0, size, _LARGEST):
+                back.read(min(_LARGEST, size - start))
+        back.read(1)
+        return words[0].decode(), words[1].decode(), content
+
+    def commit(self, revision: str) -> Commit | None:
+        """The commit that a revision names, or None."""
+        found = self.get(f"{revision}^{{commit}}")
+        if found is None or not found[2]:
+            return None
+        lines = found[2].split(b"\n\n", 1)[0].decode("utf8", "replace").split("\n")
+        headers = [(key, value) for key, _, value in (line.partition(" ") for line in lines)]
+        first = dict(reversed(headers))
+        return Commit(
+            found[0],
+            first["tree"],
+            " ".join(first["committer"].rsplit(" ", 2)[1:]),
+            tuple(value for key, value in headers if key == "parent"),
+        )
+
+    def tree(self, name: str) -> dict[str, tuple[str, str]] | None:
+        """The mode and hash of each entry of a tree, in git's order; None where it is not in this clone."""
+        if name not in self._trees:
+            found = self.get(name)
+            self._trees[name] = None if found is None or found[2] is None else _entries(found[2], len(name) // 2)
+        return self._trees[name]
+
+    def script(self, commit: Commit, path: str, where: str) -> Script | InputError | None:
+        """The script at a path of a commit, None where there is none, an error where it cannot be read."""
+        tree = commit.tree
+        *folders, name = path.split("/")
+        for folder in folders:
+            entries = self.tree(tree)
+            if entries is None:
+                return _missing("tree", tree, where)
+            mode, tree = entries.get(folder, ("", ""))
+            if mode != "40000":
+                return None
+        entries = self.tree(tree)
+        if entries is None:
+            return _missing("tree", tree, where)
+        if name not in entries:
+            return None
+        mode, blob = entries[name]
+        if not mode.startswith("100"):
+            return InputError("not a file but a link or a folder", where=where)
+        found = self.get(blob)
+        if found is None:
+            return _missing("blob", blob, where)
+        if found[2] is None:
+            return InputError("too large for a script", where=where)
+        try:
+            return _script(path, found[2], "100755" if int(mode, 8) & 0o111 else "100644", where)
+        except InputError as error:
+            return error
+
+
+def _entries(data: bytes, width: int) -> dict[str, tuple[str, str]]:
+    entries: dict[str, tuple[str, str]] = {}
+    at = 0
+    while at < len(data):
+        end = data.index(b"\0", at)
+        mode, _, name = data[at:end].partition(b" ")
+        at = end + 1 + width
+        entries[name.decode("utf8", "surrogateescape")] = mode.decode(), data[end + 1 : at].hex()
+    return entries
 
 
 def _from_disk(source: Source, path: str) -> Script | None:
@@ -198,26 +356,32 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def author_of(folder: Path) -> str:
+    """``Name <mail>`` from git's configuration for a folder, or empty."""
+    name, mail = (
+        git(folder, ["config", "--get", key], check=False).stdout.decode("utf8", "replace").strip()
+        for key in ("user.name", "user.email")
+    )
+    return f"{name} <{mail}>" if name and mail else ""
+
+
+def set_date() -> str:
+    """The date of ``SOURCE_DATE_EPOCH`` as ``SECONDS ZONE``, or empty."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return f"{epoch} +0000" if epoch.isdigit() else ""
+
+
 def identity(source: Source, author: str, date: str) -> tuple[str, str]:
     """The author (``Name <mail>``) and date (``SECONDS ZONE``) of the patch, each empty where unknown.
 
     What is given wins; then git's configuration for the author; ``SOURCE_DATE_EPOCH``, then the base commit,
     for the date.
     """
-    if not author:
-        where = source.repository or source.root
-        name, mail = (
-            git(where, ["config", "--get", key], check=False).stdout.decode("utf8", "replace").strip()
-            for key in ("user.name", "user.email")
+    author = author or author_of(source.repository or source.root)
+    date = date or set_date()
+    if not date and source.repository:
+        shown = git(
+            source.repository, ["show", "-s", "--format=%cd", "--date=raw", source.revision or "HEAD"], check=False
         )
-        author = f"{name} <{mail}>" if name and mail else ""
-    if not date:
-        epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-        if epoch.isdigit():
-            date = f"{epoch} +0000"
-        elif source.repository:
-            shown = git(
-                source.repository, ["show", "-s", "--format=%cd", "--date=raw", source.revision or "HEAD"], check=False
-            )
-            date = shown.stdout.decode().strip()
+        date = shown.stdout.decode().strip()
     return author, date

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from patcher import recipe, sources
-from patcher.model import UsageError
+from patcher import pipeline, recipe, sources
+from patcher.emit import git, report
+from patcher.model import InputError, UsageError
 from patcher.recipe import Recipe
 from patcher.sources import Source
 
@@ -126,8 +127,37 @@ def raw_date(date: str) -> str:
     return f"{int(parsed.timestamp())} {parsed.strftime('%z')}"
 
 
+def emitted(
+    done: pipeline.Change, form: str, author: str, date: str, trailers: Sequence[str], *, reverse: bool = False
+) -> bytes:
+    """The change in one of the forms. Raises UsageError where that needs an author and a date that are unknown."""
+    if form == "mbox":
+        if not author or not date:
+            raise UsageError("an mbox needs an author and a date", hint="Give --author 'Name <mail>' and --date.")
+        source = done.source
+        base = [f"Base: {source.name}, commit {source.revision}"] if source.revision else []
+        message = pipeline.message(done.recipe, trailers, reverse=reverse)
+        return git.mbox(done.pairs, message, author, date, "\n".join([*report.summary(done), *base]))
+    diff = git.diff(done.pairs)
+    return report.markdown(done, diff.decode("utf8", "replace")).encode() if form == "markdown" else diff
+
+
+def file_name(found: Recipe, form: str) -> str:
+    """What ``git format-patch`` would call the file."""
+    suffix = {"mbox": ".patch", "diff": ".diff", "markdown": ".md"}[form]
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", found.subject).strip("-")[:52].rstrip("-.")
+    return f"0001-{slug}{suffix}"
+
+
 def write_beside(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside its place, then by a rename. Raises OSError."""
+    """Write a file whole or not at all: beside its place, then by a rename. Raises InputError."""
+    try:
+        _write_beside(path, content)
+    except OSError as error:
+        raise InputError((error.strerror or str(error)).lower(), where=str(path), hint="It was not written.") from None
+
+
+def _write_beside(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -146,5 +176,8 @@ def write_beside(path: Path, content: bytes) -> None:
 def folder_for(output: Path) -> Path:
     if output.exists() and not output.is_dir():
         raise UsageError("-o names a file, a folder is needed", where=str(output))
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError((error.strerror or str(error)).lower(), where=str(output), hint="-o names a folder.") from None
     return output

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from patcher import pipeline, sources
-from patcher.cli.common import emits, folder_for, on_a_tree, raw_date, recipe_of, source_of, trailers_of, write_beside
-from patcher.emit import git, report
-from patcher.model import UsageError
+from patcher.cli import common
+from patcher.cli.common import (
+    emits,
+    file_name,
+    folder_for,
+    on_a_tree,
+    raw_date,
+    recipe_of,
+    source_of,
+    trailers_of,
+    write_beside,
+)
+from patcher.emit import report
 
 
 @click.command()
@@ -69,17 +78,7 @@ def patch(
             missing = " and ".join(n for n, known in (("author", known_author), ("date", known_date)) if not known)
             click.echo(f"--format diff, since the {missing} of a commit is unknown: --author, --date", err=True)
     trailers = trailers_of(github_pull, rebased_from, signoff, known_author)
-    if form == "mbox":
-        if not known_author or not known_date:
-            raise UsageError("an mbox needs an author and a date", hint="Give --author 'Name <mail>' and --date.")
-        below = "\n".join(report.summary(done))
-        emitted = git.mbox(
-            done.pairs, pipeline.message(found_recipe, trailers, reverse=reverse), known_author, known_date, below
-        )
-    else:
-        emitted = git.diff(done.pairs)
-        if form == "markdown":
-            emitted = report.markdown(done, emitted.decode("utf8", "replace")).encode()
+    emitted = common.emitted(done, form, known_author, known_date, trailers, reverse=reverse)
     if as_json:
         emitted = (
             json.dumps(report.data(done) | {"patch": emitted.decode("utf8", "replace")}, indent=2) + "\n"
@@ -87,9 +86,7 @@ def patch(
     if output is None:
         click.echo(emitted, nl=False)
     else:
-        suffix = {"mbox": ".patch", "diff": ".diff", "markdown": ".md"}[form]
-        slug = re.sub(r"[^A-Za-z0-9.]+", "-", found_recipe.subject).strip("-")[:52].rstrip("-.")
-        path = folder_for(output) / f"0001-{slug}{suffix}"
+        path = folder_for(output) / file_name(found_recipe, form)
         write_beside(path, emitted)
         click.echo(str(path), err=True)
     return 0

@@ -1,0 +1,261 @@
+"""The same change for many revisions: which ones, and what came of each. Nothing is written here."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from patcher import pipeline, sources
+from patcher.model import CiPatcherError, InputError, NoBuildError, UsageError
+from patcher.pipeline import Change
+from patcher.recipe import Recipe
+from patcher.sources import Commit, Objects, Source
+
+Progress = Callable[[str, int, int], None]
+
+_RELEASE = re.compile(r"[0-9]+\.x")
+# Where a clone of a fork has both, upstream's branches are the ones to which a change is backported.
+_REMOTES = ("upstream", "origin")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A revision to work on: ``name`` as it was asked for or a branch's short name, ``label`` the same as a
+    file's or branch's name and unlike all others, ``revision`` what git calls it, ``commit`` None where git
+    does not know it."""
+
+    name: str
+    label: str
+    revision: str
+    commit: Commit | None
+
+
+class Result(StrEnum):
+    """What came of a revision."""
+
+    PATCHED = "patched"
+    NOTHING = "nothing to do"
+    SKIPPED = "skipped"
+    FAILED = "review failed"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A revision and its change, or the error that stood in the way. ``strict`` as in the option."""
+
+    target: Target
+    change: Change | None = None
+    error: CiPatcherError | None = None
+    strict: bool = False
+
+    @property
+    def result(self) -> Result:
+        if self.error is not None or self.change is None:
+            return Result.SKIPPED if isinstance(self.error, NoBuildError) else Result.ERROR
+        if not self.change.pairs:
+            return Result.NOTHING
+        incomplete = self.strict and (self.change.not_run or self.change.notes)
+        return Result.FAILED if self.change.broken or incomplete else Result.PATCHED
+
+
+def status(outcomes: Sequence[Outcome]) -> int:
+    """The exit status of all: the highest, where a skipped revision counts only if it was the only one."""
+    found = [0]
+    for outcome in outcomes:
+        if outcome.result is Result.FAILED:
+            found.append(1)
+        elif outcome.error is not None and (outcome.result is Result.ERROR or len(outcomes) == 1):
+            found.append(outcome.error.status)
+    return max(found)
+
+
+def select(objects: Objects, names: Sequence[str]) -> list[Target]:
+    """The revisions that names, globs, tags and other revisions stand for, each once, in the given order.
+
+    Without a name: all branches ``N.x``, then the default branch. A local branch comes before a remote's of
+    the same name. A name that git does not know becomes a target without a commit. Raises UsageError where
+    nothing is named and nothing found.
+    """
+    listed = sources.git(
+        objects.repository,
+        ["for-each-ref", "--format=%(refname)%00%(symref)", "refs/heads", "refs/remotes", "refs/tags"],
+    ).stdout.decode("utf8", "surrogateescape")
+    symrefs = dict(line.split("\0") for line in listed.splitlines())
+    branches, remotes, tags = _by_name(symrefs)
+    wanted: dict[str, str] = {}
+    for name in names or _default(symrefs, branches):
+        if not re.search(r"[*?\[]", name):
+            wanted.setdefault(name, branches.get(name) or tags.get(name, name))
+            continue
+        for known in (branches, remotes, tags):
+            matches = [one for one in known if fnmatch.fnmatchcase(one, name) and one.count("/") == name.count("/")]
+            if matches:
+                for match in sorted(matches, key=_natural):
+                    wanted.setdefault(match, known[match])
+                break
+        else:
+            wanted.setdefault(name, "")
+    if not wanted:
+        raise UsageError(
+            "neither a release branch (N.x) nor a default branch is here",
+            where=str(objects.repository),
+            hint="Name the branches, tags or revisions.",
+        )
+    targets: list[Target] = []
+    for name, ref in wanted.items():
+        revision = re.sub(r"^refs/(heads|remotes|tags)/", "", ref) if ref else name
+        label = _label(name, {target.label for target in targets})
+        targets.append(Target(name, label, revision, objects.commit(ref)))
+    return targets
+
+
+def _by_name(symrefs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """The refs of branches by their short names (a remote's without the remote where that is free), of remotes'
+    branches by ``remote/name``, and of tags."""
+    branches, remotes, tags = (
+        {ref.removeprefix(prefix): ref for ref, symref in symrefs.items() if ref.startswith(prefix) and not symref}
+        for prefix in ("refs/heads/", "refs/remotes/", "refs/tags/")
+    )
+    order = {remote: index for index, remote in enumerate(_REMOTES)}
+    for name in sorted(remotes, key=lambda name: (order.get(name.split("/")[0], len(order)), name)):
+        branches.setdefault(name.partition("/")[2], remotes[name])
+    return branches, remotes, tags
+
+
+def _default(symrefs: Mapping[str, str], branches: Mapping[str, str]) -> list[str]:
+    releases = sorted((name for name in branches if _RELEASE.fullmatch(name)), key=_natural)
+    heads = [symrefs.get(f"refs/remotes/{remote}/HEAD", "") for remote in _REMOTES]
+    named = [head.removeprefix("refs/remotes/").partition("/")[2] for head in heads if head]
+    default = [name for name in (*named, "master", "main") if name in branches]
+    return [*releases, *default[:1]]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def _label(name: str, taken: set[str]) -> str:
+    """A name for a folder or a branch: no slash, no leading dot or dash, nothing that git refuses."""
+    safe = re.sub(r"[^A-Za-z0-9._+]+|\.\.+", "-", name)[:100].strip("-.").removesuffix(".lock") or "revision"
+    label, number = safe, 1
+    while label.lower() in {one.lower() for one in taken}:
+        number += 1
+        label = f"{safe}-{number}"
+    return label
+
+
+def run(
+    objects: Objects,
+    targets: Sequence[Target],
+    recipe: Recipe,
+    values: Mapping[str, str],
+    *,
+    reverse: bool = False,
+    verify: bool = True,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Outcome]:
+    """Make the change for each target, in order; what goes wrong with one is its outcome and stops no other.
+
+    Targets with the same scripts are parsed and reviewed once. ``progress`` is called from other threads, with
+    the name of a target and how many of its scenarios are done. Closing the iterator ends what is under way.
+    """
+    stop = threading.Event()
+
+    def watched(name: str) -> pipeline.Progress:
+        def call(done: int, total: int) -> None:
+            if stop.is_set():
+                raise InputError("interrupted")
+            if progress:
+                progress(name, done, total)
+
+        return call
+
+    def one(source: Source) -> Change | CiPatcherError:
+        try:
+            return pipeline.change(
+                source, recipe, values, reverse=reverse, verify=verify, jobs=jobs, progress=watched(source.name)
+            )
+        except CiPatcherError as error:
+            return error
+        except (OSError, subprocess.SubprocessError) as error:
+            return InputError(f"{error}")
+
+    held = {target.name: _source(objects, target, recipe) for target in targets if target.commit}
+    first: dict[object, str] = {}
+    leads = {name: first.setdefault(_same(source, recipe), name) for name, source in held.items()}
+    processors = len(os.sched_getaffinity(0))
+    workers = max(1, min(processors, len(first)))
+    jobs = max(1, processors // workers)
+    # Threads, since most of the time goes to git, the linters and the sandbox. Nothing has to be pickled, and
+    # nothing is left behind when this process is killed.
+    pool = ThreadPoolExecutor(workers)
+    try:
+        running = {name: pool.submit(one, held[name]) for name in first.values()}
+        for target in targets:
+            if target.commit is None:
+                yield Outcome(target, error=_unknown(objects, target), strict=strict)
+                continue
+            made = running[leads[target.name]].result()
+            if isinstance(made, Change):
+                yield Outcome(target, replace(made, source=held[target.name]), strict=strict)
+            else:
+                yield Outcome(target, error=made, strict=strict)
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _source(objects: Objects, target: Target, recipe: Recipe) -> Source:
+    assert target.commit is not None
+    paths = dict.fromkeys([*recipe.files, *(path for form in recipe.replaces for path in form.files)])
+    return Source(
+        target.name,
+        objects.repository,
+        objects.repository,
+        revision=target.commit.name,
+        held={path: objects.script(target.commit, path, path) for path in paths},
+    )
+
+
+def _same(source: Source, recipe: Recipe) -> object:
+    """What two revisions must share for one review to serve both: the recipe's files, and those in which a
+    foreign block can have left something, where there is one."""
+    scripts = [source.held[path] for path in recipe.files]
+    texts = [script.text for script in scripts if script is not None and not isinstance(script, InputError)]
+    foreign = [form for form in recipe.replaces if any(name in text for name in form.variables for text in texts)]
+    scripts += [source.held[path] for form in foreign for path in form.files]
+    return tuple(str(script) if isinstance(script, InputError) else script for script in scripts)
+
+
+def _unknown(objects: Objects, target: Target) -> InputError:
+    return InputError(
+        f"no branch matches {target.name!r}" if re.search(r"[*?\[]", target.name) else "the revision is unknown here",
+        where=str(objects.repository),
+        hint="`git branch --all` and `git tag` list what there is; nothing is fetched.",
+    )
+
+
+def known_commits(objects: Objects, hashes: Sequence[str]) -> None:
+    """Check that the repository has these commits, where it can be told: a shallow or a partial clone does not
+    have them all. Raises UsageError for one that is missing."""
+    missing = [name for name in hashes if objects.commit(name) is None]
+    if not missing:
+        return
+    shallow = sources.git(objects.repository, ["rev-parse", "--is-shallow-repository"], check=False).stdout
+    promises = r"^(remote\..*\.promisor|extensions\.partialclone)$"
+    partial = sources.git(objects.repository, ["config", "--get-regexp", promises], check=False).stdout
+    if shallow.strip() == b"false" and not partial.strip():
+        raise UsageError(
+            f"--rebased-from {missing[0]}: this repository has no such commit",
+            where=str(objects.repository),
+            hint="Fetch it first, or leave the trailer out: it is for readers who look the commit up.",
+        )

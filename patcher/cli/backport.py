@@ -1,0 +1,271 @@
+"""``ci-patcher backport``: the same change for every release branch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from patcher import backport as core
+from patcher import pipeline, sources
+from patcher.backport import Outcome, Result
+from patcher.cli import show
+from patcher.cli.common import (
+    RECIPE,
+    decorated,
+    emits,
+    emitted,
+    file_name,
+    folder_for,
+    raw_date,
+    recipe_of,
+    trailers_of,
+    write_beside,
+)
+from patcher.emit import branches, pull_request, report
+from patcher.model import CiPatcherError, UsageError
+from patcher.sources import Objects
+
+_BODY = "pull-request.md"
+
+
+@dataclass
+class _Emitter:
+    """Where the patches of one call go, and where each went, by the name of its branch."""
+
+    form: str
+    author: str
+    date: str
+    trailers: Sequence[str]
+    reverse: bool
+    folder: Path | None
+    to_stdout: bool
+    patches: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    created: dict[str, str] = field(default_factory=dict)
+
+    def date_of(self, outcome: Outcome) -> str:
+        return self.date or (outcome.target.commit.date if outcome.target.commit else "")
+
+    def emit(self, outcome: Outcome) -> Outcome:
+        """Emit an outcome's patch, if it has one. What git refuses to make a patch of becomes its error."""
+        if outcome.change is None or outcome.result is not Result.PATCHED:
+            return outcome
+        date = self.date_of(outcome)
+        try:
+            patch = emitted(outcome.change, self.form, self.author, date, self.trailers, reverse=self.reverse)
+        except CiPatcherError as error:
+            return Outcome(outcome.target, error=error)
+        name = outcome.target.name
+        if self.folder:
+            self.files[name] = f"{outcome.target.label}/{file_name(outcome.change.recipe, self.form)}"
+            folder_for(self.folder / outcome.target.label)
+            write_beside(self.folder / self.files[name], patch)
+        elif self.to_stdout:
+            click.echo(patch, nl=False)
+        else:
+            self.patches[name] = patch.decode("utf8", "replace")
+        return outcome
+
+    def branch(self, objects: Objects, outcomes: Sequence[Outcome], prefix: str, force: bool) -> list[Outcome]:
+        """Create the branches. One whose commit cannot be made becomes an error, and the others are created."""
+        commits = branches.Commits(objects)
+        wanted: dict[str, str] = {}
+        done: list[Outcome] = []
+        for outcome in outcomes:
+            change, commit = outcome.change, outcome.target.commit
+            if change and commit and outcome.result is Result.PATCHED:
+                message = pipeline.message(change.recipe, self.trailers, reverse=self.reverse)
+                try:
+                    made = commits.add(commit, change.pairs, message, self.author, self.date_of(outcome))
+                except CiPatcherError as error:
+                    done.append(Outcome(outcome.target, error=error))
+                    continue
+                self.created[outcome.target.name] = prefix + outcome.target.label
+                wanted[prefix + outcome.target.label] = made
+            done.append(outcome)
+        branches.create(commits, wanted, force)
+        return done
+
+    def places(self, name: str, *, patch: bool) -> dict[str, str]:
+        """Where a branch's patch is, for the data."""
+        found = {"file": self.files.get(name), "created": self.created.get(name)}
+        found |= {"patch": self.patches.get(name)} if patch else {}
+        return {key: value for key, value in found.items() if value}
+
+
+def _backport(
+    names: Sequence[str],
+    repo: Path,
+    recipe_name: str,
+    settings: Sequence[str],
+    folders: Sequence[Path],
+    form: str | None,
+    output: Path | None,
+    author: str,
+    date: str,
+    signoff: bool,
+    github_pull: Sequence[str],
+    rebased_from: Sequence[str],
+    reverse: bool,
+    no_verify: bool,
+    strict: bool,
+    prefix: str | None,
+    force: bool,
+    pr_body: bool,
+    as_json: bool,
+) -> int:
+    """Emit one reviewed patch for each BRANCH: a branch, a glob ('*.x'), a tag or another revision of a clone.
+
+    Without one, all release branches (N.x) and the default branch. A local branch is taken before a remote's of
+    the same name, upstream's before origin's. Nothing is fetched, checked out or changed.
+
+    The patches go into a folder for each branch below -o, else to stdout as one mbox, of which each message is for
+    its own branch (`git mailsplit` takes it apart). The summary goes to stdout, or to stderr where stdout has
+    something else.
+
+    Example: ci-patcher backport --repo ~/bitcoin 28.x 29.x -o out --github-pull '#31545' --pr-body
+    """
+    if prefix == "":
+        raise UsageError("--branch needs a prefix", hint="For example: --branch docker-cache-")
+    if force and not prefix:
+        raise UsageError("--force is for --branch")
+    date = raw_date(date) or sources.set_date()
+    recipe, values = recipe_of(recipe_name, settings, folders)
+    with Objects(repo) as objects:
+        author = author or sources.author_of(repo)
+        trailers = trailers_of(github_pull, rebased_from, signoff, author)
+        if prefix and not author:
+            raise UsageError("--branch needs an author", hint="Give --author, or set user.name and user.email in git.")
+        if form is None:
+            form = "mbox" if author else "diff"
+            if form == "diff":
+                click.echo("--format diff, since the author of a commit is unknown: --author", err=True)
+        core.known_commits(objects, rebased_from)
+        targets = core.select(objects, names)
+        to_stdout = not (output or prefix or pr_body or as_json)
+        if to_stdout and form == "diff" and len(targets) > 1:
+            raise UsageError("on stdout the diffs of several branches cannot be told apart", hint="Give -o DIR.")
+        folder = folder_for(output) if output else None
+        emitter = _Emitter(form, author, date, trailers, reverse, folder, to_stdout)
+        outcomes: list[Outcome] = []
+        complete = False
+        try:
+            with _progress(len(targets)) as (advance, scenarios):
+                for outcome in core.run(
+                    objects, targets, recipe, values,
+                    reverse=reverse, verify=not no_verify, strict=strict, progress=scenarios,
+                ):  # fmt: skip
+                    outcomes.append(emitter.emit(outcome))
+                    advance()
+            if prefix:
+                outcomes = emitter.branch(objects, outcomes, prefix, force)
+            complete = True
+        finally:
+            if not complete and outcomes:
+                click.echo(f"Not finished. Done are {len(outcomes)} of {len(targets)}:", err=True)
+            _explain(outcomes, reverse)
+            if outcomes and not (as_json and complete):
+                _summary(outcomes, err=to_stdout or not complete or (pr_body and not folder))
+    body = ""
+    if pr_body:
+        options = [] if recipe_name == "docker-build-cache" else ["--recipe", recipe_name]
+        options += [word for setting in settings for word in ("--set", setting)]
+        options += ["--reverse"] if reverse else []
+        body = pull_request.body(outcomes, emitter.files, github_pull, options)
+        if folder:
+            write_beside(folder / _BODY, body.encode("utf8", "surrogateescape"))
+        elif not as_json:
+            click.echo(body.encode("utf8", "surrogateescape"), nl=False)
+    status = core.status(outcomes)
+    if as_json:
+        data: dict[str, Any] = {"recipe": recipe.name, "options": values, "status": status}
+        data["branches"] = [
+            pull_request.data(outcome, **emitter.places(outcome.target.name, patch=not folder)) for outcome in outcomes
+        ]
+        click.echo(json.dumps(data | ({"pull_request": body} if pr_body else {}), indent=2))
+    else:
+        written = [*emitter.files.values(), *([_BODY] if pr_body and folder else [])]
+        for path in written:
+            click.echo(f"{folder}/{path}", err=pr_body and not folder)
+        for branch in emitter.created.values():
+            click.echo(f"branch {branch}", err=pr_body and not folder)
+    return status
+
+
+def _explain(outcomes: Sequence[Outcome], reverse: bool) -> None:
+    """What stands behind the short words of the summary: errors, failed reviews, nothing to do."""
+    for outcome in outcomes:
+        name = outcome.target.name
+        if outcome.error:
+            error = outcome.error
+            shown = CiPatcherError(error.what, where=f"{name}: {error.where}" if error.where else name, hint=error.hint)
+            show(shown)
+        elif outcome.change and outcome.result is Result.NOTHING:
+            click.echo(f"{name}: {report.nothing(outcome.change, reverse)}", err=True)
+        elif outcome.change and outcome.result is Result.FAILED:
+            why = "the review failed" if outcome.change.broken else "--strict: not all was run"
+            click.echo(f"{name}: {why}, so there is no patch:", err=True)
+            for line in report.text(outcome.change).splitlines():
+                click.echo(f"  {line}", err=True)
+
+
+def _summary(outcomes: Sequence[Outcome], err: bool) -> None:
+    """The table: rich's on a terminal, else aligned text that is Markdown as well."""
+    rows = [pull_request.row(outcome) for outcome in outcomes]
+    stream = sys.stderr if err else sys.stdout
+    if not stream.isatty():
+        click.echo(pull_request.table(rows), err=err, nl=False)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colors = {Result.PATCHED: "green", Result.FAILED: "red", Result.ERROR: "red"}
+    table = Table(*pull_request.COLUMNS)
+    for outcome, cells in zip(outcomes, rows, strict=True):
+        # Text, since a branch's name may look like rich's markup.
+        table.add_row(*(Text(cell) for cell in cells[:-1]), Text(cells[-1], colors.get(outcome.result, "yellow")))
+    Console(file=stream).print(table)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[Callable[[], None], core.Progress | None]]:
+    """A bar over the branches while the context lasts, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield (lambda: None), None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        branch = bar.add_task("branches", total=total)
+
+        def scenarios(name: str, done: int, of: int) -> None:
+            bar.update(branch, description=f"{name}: scenario {done} of {of}".replace("[", r"\["))
+
+        yield (lambda: bar.advance(branch)), scenarios
+
+
+backport = decorated(
+    _backport,
+    [
+        click.command("backport"),
+        click.argument("names", nargs=-1, metavar="[BRANCH]..."),
+        click.option(
+            "--repo", type=click.Path(path_type=Path), default=Path(), help="The clone; else the folder here."
+        ),
+        *RECIPE,
+        emits,
+        click.option("--branch", "prefix", metavar="PREFIX", help="Create PREFIX25.x and so on in the clone."),
+        click.option("--force", is_flag=True, help="Let --branch move branches that exist."),
+        click.option("--pr-body", is_flag=True, help=f"The pull request's text: {_BODY} below -o, else on stdout."),
+        click.option("--json", "as_json", is_flag=True, help="The summary, and without -o the patches, as JSON."),
+    ],
+)

@@ -1,0 +1,123 @@
+"""``--branch``: commits on top of the real ones, and their branches, in the repository itself.
+
+The objects are made here and written by ``git hash-object``; until ``git update-ref`` has created all branches
+in one transaction, nothing refers to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from patcher.emit.git import Pair
+from patcher.model import InputError, UsageError
+from patcher.sources import Commit, Objects, git
+
+_KINDS = ("blob", "tree", "commit")
+
+
+class Commits:
+    """Commits that are not written yet."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+        self.made: dict[str, tuple[str, bytes]] = {}
+
+    def add(self, base: Commit, pairs: Sequence[Pair], message: str, author: str, date: str) -> str:
+        """The hash of the commit that changes these files of its base. Raises InputError where a tree of the
+        base is not in this clone."""
+        tree = base.tree
+        for _, new in pairs:
+            tree = self._spliced(tree, new.path.split("/"), self._hash("blob", new.data, base), base)
+        text = f"tree {tree}\nparent {base.name}\nauthor {author} {date}\ncommitter {author} {date}\n\n{message}"
+        return self._hash("commit", text.encode("utf8", "surrogateescape"), base)
+
+    def _spliced(self, tree: str, path: Sequence[str], blob: str, base: Commit) -> str:
+        """The hash of a tree in which the file at a path is another; modes stay."""
+        if tree in self.made:
+            content: bytes | None = self.made[tree][1]
+        else:
+            found = self.objects.get(tree)
+            content = found[2] if found else None
+        if content is None:
+            raise InputError(f"the tree {tree} is not in this clone", hint="Use a full clone for --branch.")
+        name = path[0].encode("utf8", "surrogateescape")
+        end = content.index(b" " + name + b"\0") + len(name) + 2
+        width = len(base.name) // 2
+        old = content[end : end + width].hex()
+        new = self._spliced(old, path[1:], blob, base) if path[1:] else blob
+        return self._hash("tree", content[:end] + bytes.fromhex(new) + content[end + width :], base)
+
+    def _hash(self, kind: str, content: bytes, base: Commit) -> str:
+        make = hashlib.sha256 if len(base.name) == 64 else hashlib.sha1
+        name = make(b"%b %d\0%b" % (kind.encode(), len(content), content)).hexdigest()
+        self.made[name] = kind, content
+        return name
+
+    def write(self) -> None:
+        """Write all objects that were made. Raises InputError where git cannot."""
+        with tempfile.TemporaryDirectory(prefix="ci-patcher-") as folder:
+            for kind in _KINDS:
+                paths: list[str] = []
+                for name, (its_kind, content) in self.made.items():
+                    if its_kind == kind:
+                        paths.append(f"{folder}/{name}")
+                        Path(paths[-1]).write_bytes(content)
+                git(
+                    self.objects.repository,
+                    ["hash-object", "-w", "-t", kind, "--no-filters", "--stdin-paths"],
+                    data="".join(f"{path}\n" for path in paths).encode(),
+                )
+
+
+def create(commits: Commits, wanted: Mapping[str, str], force: bool) -> None:
+    """Write the commits and point these branches at theirs, all or none.
+
+    A branch that stands at its commit already is left alone. Raises UsageError, before anything is written, for
+    one that exists and is not to be moved, that is checked out, or whose name git refuses; InputError where git
+    cannot write.
+    """
+    repository = commits.objects.repository
+    listing = ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(worktreepath)", "refs/heads"]
+    lines = _text(git(repository, listing).stdout).splitlines()
+    existing = {ref: (commit, bool(worktree)) for ref, commit, worktree in (line.split("\0") for line in lines)}
+    busy = _rebasing(repository)
+    problems: list[str] = []
+    updates: list[str] = []
+    for branch, commit in wanted.items():
+        ref = f"refs/heads/{branch}"
+        old, checked_out = existing.get(ref, ("", False))
+        if git(repository, ["check-ref-format", ref], check=False).returncode:
+            problems.append(f"{branch!r} is no name for a branch")
+        elif old == commit:
+            continue
+        elif old and not force:
+            problems.append(f"{branch} exists already")
+        elif checked_out or ref in busy:
+            problems.append(f"{branch} is checked out or being rebased")
+        # With the old value, so that a branch that somebody moves right now is not lost.
+        updates.append(f"option no-deref\nupdate {ref} {commit} {old or '0' * len(commit)}\n")
+    if problems:
+        hint = "No branch was created. Use another prefix" + ("." if force else ", or --force to move what exists.")
+        raise UsageError("; ".join(problems), where=str(repository), hint=hint)
+    if not updates:
+        return
+    commits.write()
+    arguments = ["update-ref", "-m", "ci-patcher backport", "--stdin"]
+    done = git(repository, arguments, check=False, data="".join(updates).encode())
+    if done.returncode:
+        what = _text(done.stderr).strip().removeprefix("fatal: ")
+        raise UsageError(what, where=str(repository), hint="No branch was created. Use another prefix.")
+
+
+def _rebasing(repository: Path) -> set[str]:
+    """The branches that a rebase in any worktree will move when it ends: HEAD is detached until then."""
+    common = repository / _text(git(repository, ["rev-parse", "--git-common-dir"]).stdout).rstrip("\n")
+    places = (*common.glob("rebase-*/head-name"), *common.glob("worktrees/*/rebase-*/head-name"))
+    return {place.read_text(encoding="utf8", errors="replace").strip() for place in places}
+
+
+def _text(output: bytes) -> str:
+    return output.decode("utf8", "surrogateescape")
