@@ -217,10 +217,11 @@ def _builds(found: Plan, reference: Script) -> list[int]:
 
 def behaviour(done: Change, *, jobs: int | None = None, progress: Progress | None = None) -> list[Finding]:
     """The recipe's scenarios on the reference and the result."""
-    scenarios = done.recipe.folder / "scenarios.toml"
-    if not scenarios.is_file():
-        return []
-    return []
+    from patcher.review import behaviour as harness  # not for a run without scenarios
+
+    scenarios = harness.load_scenarios(done.recipe.folder, done.recipe.name)
+    result = next(new for old, new in done.pairs if old.path == done.plan.script.path)
+    return list(harness.run(scenarios, done.plan.reference, result, options=done.values, jobs=jobs, progress=progress))
 
 
 def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = False) -> str:

@@ -393,10 +393,14 @@ class _Reader:
         self, folder: Path, table: Mapping[str, Any], changes: Mapping[str, Change]
     ) -> tuple[dict[str, Change], dict[str, Option]]:
         """An earlier release's snippets: files of the same names as today's, in a folder of their own."""
+        languages = {"shell", "python"}
         options = {
-            name: self.option(name, entry, folder)
+            name: self.option(
+                name,
+                {k: v for k, v in entry.items() if k not in languages or (folder / v).is_file()},
+                folder,
+            )
             for name, entry in table.get("options", {}).items()
-            if all((folder / entry[language]).is_file() for language in ("shell", "python") if language in entry)
         }
         old = {
             language: Change(

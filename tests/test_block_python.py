@@ -16,7 +16,6 @@ import pytest
 SNIPPET = Path(__file__).parents[1] / "snippets" / "docker-build-cache"
 
 HEAD = """\
-import contextlib
 import fcntl
 import glob
 import os

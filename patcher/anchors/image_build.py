@@ -44,6 +44,8 @@ def find(syntax: Syntax) -> Anchor:
     candidates = [found for i, c in enumerate(syntax.commands) if (found := _candidate(i, c, values, syntax))]
     docker = [candidate for candidate in candidates if candidate.engine == "docker"]
     candidates = docker or candidates
+    # A function that runs what it is handed, and with more words as well, is one place all the same.
+    candidates = list({candidate.command.head: candidate for candidate in reversed(candidates)}.values())[::-1]
     if not candidates:
         raise NoBuildError(
             "no command here runs `docker build` or `docker buildx build`",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,12 +94,18 @@ def changed_lines(
         added += j2 - j1
         candidates = new[top + j1 : top + j2]
         for i in range(top + i1, top + i2):
-            match = next((line for line in reversed(candidates) if old[i].split()[-1:] == line.split()[-1:]), None)
+            match = next((line for line in reversed(candidates) if _extends(line, old[i])), None)
             if i in wanted and match:
                 replaced.append((old[i], match))
             else:
                 lost.append(old[i].rstrip("\r\n"))
     return lost, replaced, added
+
+
+def _extends(new: str, old: str) -> bool:
+    """Whether a line is another one with words put in: same indentation, same line end, no word lost."""
+    margin = [line[: len(line) - len(line.lstrip())] + line[len(line.rstrip()) :] for line in (new, old)]
+    return margin[0] == margin[1] and set(re.findall(r"\w+", old)) <= set(re.findall(r"\w+", new))
 
 
 def only_intended(reference: Script, result: Script, builds: Sequence[int]) -> Finding:
