@@ -100,7 +100,9 @@ class Host:
     def make(self, option: str = "") -> Host:
         block = (SNIPPET / "block.py").read_text(encoding="utf8")
         block = block.replace("        # option: cache-to\n", option)
-        (self.path / "script.py").write_text(HEAD + block + MAIN, encoding="utf8")
+        script = HEAD + block + MAIN
+        imports = "".join(f"import {module}\n" for module in MODULES if f"{module}." in script)
+        (self.path / "script.py").write_text(imports + script, encoding="utf8")
         (self.path / "bin").mkdir()
         (self.path / "bin/docker").write_text(DOCKER, encoding="utf8")
         (self.path / "bin/docker").chmod(0o755)
