@@ -15,14 +15,8 @@ import pytest
 
 SNIPPET = Path(__file__).parents[1] / "snippets" / "docker-build-cache"
 
-HEAD = """\
-import fcntl
-import glob
-import os
-import signal
-import subprocess
-import sys
-
+MODULES = ("contextlib", "fcntl", "glob", "os", "signal", "subprocess", "sys")
+HEAD = """
 
 def run(cmd, **kwargs):
     kwargs.setdefault("check", True)
