@@ -154,7 +154,7 @@ def change(
     findings = _static(done, result, reverse, verify)
     notes = [] if verify else ["--no-verify: the linters and the scenarios were not run"]
     if verify and not reverse and all(finding.verdict is not Verdict.BROKEN for finding in findings):
-        findings += behaviour(done, jobs=jobs, progress=progress)
+        findings += scenarios(found, recipe, values, result=result, jobs=jobs, progress=progress)
     return replace(done, findings=tuple(findings), notes=tuple(notes))
 
 
@@ -215,13 +215,38 @@ def _builds(found: Plan, reference: Script) -> list[int]:
     return [command.words[0].start for command in anchor.commands] + [command.head[0] for command in anchor.commands]
 
 
-def behaviour(done: Change, *, jobs: int | None = None, progress: Progress | None = None) -> list[Finding]:
-    """The recipe's scenarios on the reference and the result."""
-    from patcher.review import behaviour as harness  # not for a run without scenarios
+def scenarios(
+    found: Plan,
+    recipe: Recipe,
+    values: Mapping[str, str],
+    *,
+    result: Script | None = None,
+    exhaustive: bool = False,
+    keep: Path | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> list[Finding]:
+    """The recipe's scenarios on the reference and a result, by default the script as it stands.
 
-    scenarios = harness.load_scenarios(done.recipe.folder, done.recipe.name)
-    result = next(new for old, new in done.pairs if old.path == done.plan.script.path)
-    return list(harness.run(scenarios, done.plan.reference, result, options=done.values, jobs=jobs, progress=progress))
+    Empty where the recipe has none. Raises UsageError where they are broken.
+    """
+    if not (recipe.folder / "scenarios.toml").is_file():
+        return []
+    from patcher.review import behaviour  # not for a run without scenarios
+
+    loaded = behaviour.load_scenarios(recipe.folder, recipe.name)
+    return list(
+        behaviour.run(
+            loaded,
+            found.reference,
+            result or found.script,
+            options=values,
+            exhaustive=exhaustive,
+            keep=keep,
+            jobs=jobs,
+            progress=progress,
+        )
+    )
 
 
 def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = False) -> str:
@@ -235,4 +260,4 @@ def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = Fal
     return "\n\n".join(parts) + "\n"
 
 
-__all__ = ["Change", "Path", "behaviour", "change", "examine", "message", "parse", "state", "where", "without_build"]
+__all__ = ["Change", "change", "examine", "message", "parse", "scenarios", "state", "where", "without_build"]

@@ -66,6 +66,19 @@ def summary(done: Change) -> list[str]:
     return [*lines, *done.notes]
 
 
+def table(found: Sequence[Finding]) -> list[str]:
+    """Row, scenario and verdict, the evidence below what did not hold, and a line that counts them."""
+    lines: list[str] = []
+    width = max((len(finding.check) for finding in found), default=0)
+    for finding in sorted(found, key=lambda finding: finding.row):
+        detail = f"  {finding.detail}" if finding.detail and finding.verdict is not Verdict.HELD else ""
+        lines.append(f"{finding.row:>3}  {finding.check:<{width}}  {finding.verdict}{detail}")
+        if finding.verdict is Verdict.BROKEN:
+            lines += [f"       {line}" for line in finding.evidence.splitlines()]
+    counts = ", ".join(f"{sum(f.verdict is verdict for f in found)} {verdict}" for verdict in Verdict)
+    return [*lines, counts]
+
+
 def text(done: Change) -> str:
     """The review for the terminal, with the evidence of what did not hold."""
     lines = summary(done)
