@@ -10,6 +10,9 @@ from patcher.model import Finding, Verdict
 from patcher.review.scenarios import Scenario, fill
 from patcher.review.stage import Listing, Result, Run, Stage
 
+_LINES = 150  # of evidence, each with at most so many characters
+_WIDTH = 1000
+
 
 def _below(listing: Listing, root: str) -> dict[str, tuple[str, str, str]]:
     return {path[len(root) + 1 :]: entry for path, entry in listing.items() if path.startswith(f"{root}/")}
@@ -32,6 +35,7 @@ class Judge:
         self.stage = stage
         self.scenarios = stage.scenarios
         self.plain = plain
+        self.place = name[1] if (name := re.fullmatch(r"\{(\w+)\}", self.scenarios.root)) else self.scenarios.root
         # A script without errexit goes on when its build has failed; nothing that stands for the build can end it.
         self.heedless = all(run.status == 0 for run in failing.runs.values())
 
@@ -58,7 +62,7 @@ class Judge:
             ]
             if not unknown and all(self.same(found.get(top), tree) for top, tree in named.items()):
                 return ""
-        return f"{self.scenarios.root.strip('{}')} holds what it must not"
+        return f"{self.place} holds what it must not"
 
     @staticmethod
     def same(found: Mapping[str, tuple[str, str, str]] | None, tree: Mapping[str, str]) -> bool:
@@ -112,15 +116,13 @@ class Judge:
             before = {path: entry for path, entry in result.before.items() if f"{path}/".startswith(f"{root}/")}
             after = {path: entry for path, entry in result.looks[-1].items() if f"{path}/".startswith(f"{root}/")}
             if before != after:
-                problems.append(f"{self.scenarios.root.strip('{}')} is not as it was")
+                problems.append(f"{self.place} is not as it was")
         allowed = _changed(self.plain, root) | (_changed(reference, root) if reference and reference.looks else set())
         for path in sorted(_changed(result, root) - allowed)[:3]:
-            problems.append(f"outside of {self.scenarios.root.strip('{}')}, {path} was made, changed or removed")
+            problems.append(f"outside of {self.place}, {path} was made, changed or removed")
         return problems
 
-    def added(
-        self, pairs: Iterable[tuple[str, str]], run: Run, same: Run, words: Mapping[str, str]
-    ) -> list[str]:
+    def added(self, pairs: Iterable[tuple[str, str]], run: Run, same: Run, words: Mapping[str, str]) -> list[str]:
         """Whether the tagged calls are the reference's with each pair once more, as two words or with ``=``."""
         wanted = [(option, fill(value, words)) for option, value in pairs]
         calls = []
@@ -160,13 +162,19 @@ class Judge:
             lines += [f"  {path} {' '.join(entry)}".rstrip() for path, entry in sorted(_below(listing, root).items())]
         for name, run in result.runs.items():
             lines += [f"output of run {name}:", *(f"  {line}" for line in run.output.splitlines()[-15:])]
-        return "\n".join(lines)
+        if len(lines) > _LINES:
+            lines[_LINES:] = [f"... and {len(lines) - _LINES} lines more"]
+        return "\n".join(line[:_WIDTH] for line in lines)
 
     def judge(self, scenario: Scenario, result: Result, reference: Result | None) -> Finding:
         """The finding of one scenario."""
-        if scenario.needs and reference and not (
-            reference.looks
-            and all(run.status == 0 and len(run.tagged()) >= scenario.needs for run in reference.runs.values())
+        if (
+            scenario.needs
+            and reference
+            and not (
+                reference.looks
+                and all(run.status == 0 and len(run.tagged()) >= scenario.needs for run in reference.runs.values())
+            )
         ):
             return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
         exits = scenario.expect.exit.values()

@@ -25,6 +25,9 @@ from pathlib import Path
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "group", "passwd")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
 
+BWRAP = "bwrap"
+"""The program, looked for in the caller's PATH."""
+
 LIMITS: Mapping[str, int] = {
     "RLIMIT_AS": 2 << 30,
     "RLIMIT_CORE": 0,
@@ -66,7 +69,7 @@ def python() -> str:
 @cache
 def missing() -> str:
     """Why there is no sandbox on this machine, in one line; empty where there is one."""
-    if shutil.which("bwrap") is None:
+    if shutil.which(BWRAP) is None:
         return "no bubblewrap (bwrap) on this machine"
     outcome = run([python(), "-I", "-S", "-c", "print('ok')"], seconds=20)
     if outcome.stdout.strip() == b"ok":
@@ -78,12 +81,12 @@ def missing() -> str:
 @cache
 def _sizes() -> bool:
     """Whether this bubblewrap bounds its file systems (0.7.0 and later)."""
-    shown = subprocess.run(["bwrap", "--help"], capture_output=True, check=False).stdout
+    shown = subprocess.run([BWRAP, "--help"], capture_output=True, check=False).stdout
     return b"--size" in shown
 
 
 def _arguments(binds: Sequence[Bind]) -> list[str]:
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
+    words = [BWRAP, "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
     for path in _SYSTEM:
         if os.path.islink(path):
             words += ["--symlink", os.readlink(path), path]

@@ -14,6 +14,9 @@ from patcher.model import UsageError
 
 T = TypeVar("T")
 
+SECONDS = 30
+"""Wall time of one scenario where the file names none; a whole run of a script takes a tenth of a second."""
+
 STEP = re.compile(
     r"start [12]|wait [12] \S+( or lock)?|signal [12] (group|script) (KILL|TERM|INT|HUP)|go [12]|dead [12]|end [12]"
     r"|look|strike (group|script) (KILL|TERM|INT|HUP)"
@@ -91,12 +94,14 @@ class Scenario:
 class Scenarios:
     """All scenarios of a recipe and what they share.
 
-    ``root`` is the directory whose entries are judged; what changes outside of it must change for the original as
-    well. ``wrap`` maps a program's name or a Python audit event to the kind of point that it is.
+    ``seconds`` is the wall time that one scenario may take. ``root`` is the directory whose entries are judged; what
+    changes outside of it must change for the original as well. ``wrap`` maps a program's name or a Python audit event
+    to the kind of point that it is.
     """
 
     recipe: str
     root: str
+    seconds: int
     keep: tuple[str, ...]
     words: Mapping[str, str]
     environment: Mapping[str, str]
@@ -321,6 +326,7 @@ def load(folder: Path, recipe: str) -> Scenarios:
     result = Scenarios(
         recipe=recipe,
         root=file.take("root", str),
+        seconds=file.take("seconds", int, SECONDS),
         keep=keep,
         words=file.mapping("words"),
         environment=file.mapping("environment"),

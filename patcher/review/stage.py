@@ -22,8 +22,6 @@ HOME = "/home/ci"
 TREE = f"{HOME}/tree"
 WORK = "/run/ci-patcher"  # the driver's, in the sandbox
 PATH = "/usr/local/bin:/usr/bin:/bin"
-SECONDS = 30
-"""Wall time of one scenario, in seconds; a whole run of a script takes a tenth of one."""
 
 _START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
 _HARNESS = resources.files("patcher.review") / "harness"
@@ -193,7 +191,7 @@ class Stage:
             "runs": runs,
             "clean": ["/home", "/tmp", WORK],
             "steps": list(scenario.steps),
-            "seconds": SECONDS,
+            "seconds": self.scenarios.seconds,
             "limits": dict(sandbox.LIMITS),
         }
 
@@ -288,7 +286,7 @@ class Stage:
                 [sandbox.python(), "-I", "-S", "-c", _START],
                 stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + self.driver,
                 binds=binds,
-                seconds=SECONDS * len(jobs) + 15,
+                seconds=self.scenarios.seconds * len(jobs) + 15,
                 output=OUTPUT * len(jobs),
             )
         lines = outcome.stdout.splitlines()

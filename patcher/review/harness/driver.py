@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     jobs: list[dict[str, Any]]
 
 PROCESSES = 200  # of a scenario, all together; a real one has about ten
+MEMORY = 1 << 30  # bytes in use by all of them
 ENTRIES = 2000  # of one directory tree in the result
 TEXT = 4096  # characters of one file in the result
 
@@ -196,6 +197,7 @@ class Scenario:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
+        self.counted = 0.0
         self.deadline = time.monotonic() + job["seconds"]
         self.runs = {name: Run(spec) for name, spec in job["runs"].items()}
         self.looks: list[list[list[str]]] = []
@@ -220,11 +222,18 @@ class Scenario:
             text = os.read(descriptor, 4096)
             if descriptor in points:
                 points[descriptor].at = text.decode("utf8", "replace").split("\n")[-2]
-        # A limit on the number of processes does not bind root, so they are counted as well.
-        if sum(name.isdigit() for name in os.listdir("/proc")) > PROCESSES:
-            raise Stop(f"more than {PROCESSES} processes")
-        if time.monotonic() > self.deadline:
+        now = time.monotonic()
+        if now > self.deadline:
             raise Stop(f"did not end within {self.job['seconds']} s")
+        if now > self.counted + 0.05:
+            self.counted = now
+            # The limit on the number of processes does not bind root, that on memory binds each one alone.
+            names = [name for name in os.listdir("/proc") if name.isdigit()]
+            if len(names) > PROCESSES:
+                raise Stop(f"more than {PROCESSES} processes")
+            pages = sum(int((read(f"/proc/{name}/statm") or "0 0").split()[1]) for name in names)
+            if pages * resource.getpagesize() > MEMORY:
+                raise Stop(f"more than {MEMORY} bytes of memory")
 
     def wait(self, run: Run, point: str, or_lock: bool) -> None:
         """Until the run is at ``point``, has ended or, where that is allowed, stands before a lock of a file."""

@@ -1,0 +1,206 @@
+"""The scenarios on scripts of our own writing: what must hold holds, and what must not is named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from patcher.model import Finding, Script, UsageError, Verdict
+from patcher.review import behaviour, sandbox
+from patcher.review.scenarios import Scenarios
+
+needs_sandbox = pytest.mark.skipif(
+    bool(sandbox.missing()) and "CI" not in os.environ, reason=sandbox.missing() or "there is one"
+)
+
+RECIPE = Path(__file__).parent.parent / "snippets" / "docker-build-cache"
+EXECUTED, SOURCED = "ci/test/02_run_container.sh", "ci/test/04_install.sh"
+
+HEAD = "#!/usr/bin/env bash\nset -o errexit -o pipefail\n"
+BUILD = 'DOCKER_BUILDKIT=1 {wrap}{retry}docker build --label=x --tag="$CONTAINER_NAME" $DOCKER_BUILD_CACHE_ARG .\n'
+TAIL = """docker volume create "${CONTAINER_NAME}_ccache" || true
+docker image prune --force
+CI_CONTAINER_ID=$(docker run --detach --tty "$CONTAINER_NAME")
+docker exec "$CI_CONTAINER_ID" true
+docker container kill "$CI_CONTAINER_ID"
+"""
+# The structure of the block that upstream had for a while: no cleanup, word splitting, `rm` before `mv`.
+MERGED_BEFORE = """cache_arg=""
+if [ "$DANGER_DOCKER_BUILD_CACHE_HOST_DIR" ]; then
+  present="${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME}"
+  scratch="$(mktemp --directory build-cache-XXXXXXXXXX)"
+  next="${scratch}/${CONTAINER_NAME}"
+  cache_arg="--cache-from type=local,src=${present} --cache-to type=local,dest=${next},mode=max"
+fi
+"""
+MERGED_AFTER = """if [ "$DANGER_DOCKER_BUILD_CACHE_HOST_DIR" ] && [ -e "${next}/index.json" ]; then
+  rm -rf "${present}"
+  mv "${next}" "${present}"
+fi
+"""
+
+
+def block(option: str = "always") -> str:
+    variable, condition, value = option.partition("=")
+    text = (RECIPE / "cache-to.sh").read_text().replace("VARIABLE", variable).replace("VALUE", value)
+    inner = "".join(f"  {line}\n" for line in text.splitlines()) if condition else ""
+    return (RECIPE / "block.sh").read_text().replace("  # option: cache-to\n", inner)
+
+
+def plain(path: str = EXECUTED, head: str = HEAD, retry: str = "") -> Script:
+    return Script(path, head + BUILD.format(wrap="", retry=retry) + TAIL)
+
+
+def patched(path: str = EXECUTED, option: str = "always", head: str = HEAD, retry: str = "", text: str = "") -> Script:
+    return Script(path, head + (text or block(option)) + BUILD.format(wrap="docker_build_cached ", retry=retry) + TAIL)
+
+
+def merged() -> Script:
+    build = BUILD.format(wrap="", retry="").replace("$DOCKER_BUILD_CACHE_ARG", "$cache_arg $DOCKER_BUILD_CACHE_ARG")
+    return Script(EXECUTED, HEAD + MERGED_BEFORE + build + MERGED_AFTER + TAIL)
+
+
+def broken(findings: tuple[Finding, ...]) -> dict[str, str]:
+    return {f"{finding.row} {finding.check}": finding.detail for finding in findings if finding.verdict != Verdict.HELD}
+
+
+@pytest.fixture(scope="session")
+def scenarios() -> Scenarios:
+    return behaviour.load_scenarios(RECIPE, "docker-build-cache")
+
+
+RETRY, TRACED = "${CI_RETRY_EXE} ", HEAD + "set -x\n"
+MASTER = "CIRRUS_BRANCH=master"
+HELD = {
+    "executed, traced, with a condition": (plain(head=TRACED), patched(head=TRACED, option=MASTER), MASTER),
+    "sourced, with a retry": (plain(SOURCED, retry=RETRY), patched(SOURCED, retry=RETRY), "always"),
+}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(("original", "script", "option"), HELD.values(), ids=HELD)
+def test_the_block_holds_every_row(scenarios: Scenarios, original: Script, script: Script, option: str) -> None:
+    calls: list[tuple[int, int]] = []
+    findings = behaviour.run(
+        scenarios, original, script, options={"cache-to": option}, progress=lambda done, of: calls.append((done, of))
+    )
+    assert broken(findings) == {}
+    rows = set(range(1, 21)) - (set() if "=" in option else {20})
+    assert {finding.row for finding in findings} == rows
+    assert calls[-1] == (len(findings), len(findings))
+
+
+@needs_sandbox
+def test_the_structure_of_the_merged_block_holds_row_1_only(scenarios: Scenarios) -> None:
+    findings = behaviour.run(scenarios, plain(), merged(), options={})
+    assert [f"{finding.row} {finding.check}" for finding in findings if finding.verdict is Verdict.HELD] == [
+        "1 variable not set",
+        "1 variable empty",
+        # That "set -u" ends it is one of the things that it breaks.
+        "1 variable not set, the build fails",
+        "6 the first try fails, the retry succeeds",  # this script has no retry, so it does not arise
+    ]
+
+
+@needs_sandbox
+def test_the_script_without_the_block_holds_row_1_and_lacks_the_cache(scenarios: Scenarios) -> None:
+    findings = behaviour.run(scenarios, plain(), plain(), options={})
+    rows = {finding.row for finding in findings if finding.verdict is Verdict.BROKEN}
+    assert {2, 3} <= rows
+    assert 1 not in rows
+    (one,) = [finding for finding in findings if finding.row == 2 and "no arguments" in finding.check]
+    assert "the build's words" in one.detail
+    assert "called docker build" in one.evidence
+    assert "found in /home/ci/host:" in one.evidence
+
+
+CANNOT_RUN = {
+    "a command that is not there": ("nonsense\n", "ends with 127"),
+    "no build": ("exit 0\n", "builds nothing"),
+    "an endless loop": ("while :; do :; done\n", "did not end within"),
+}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(("head", "said"), CANNOT_RUN.values(), ids=CANNOT_RUN)
+def test_where_the_original_cannot_run_nothing_is_judged(tmp_path: Path, head: str, said: str) -> None:
+    text = (RECIPE / "scenarios.toml").read_text().replace('root = "{H}"', 'root = "{H}"\nseconds = 2')
+    (tmp_path / "scenarios.toml").write_text(text)
+    (tmp_path / "programs").symlink_to(RECIPE / "programs")
+    scenarios = behaviour.load_scenarios(tmp_path, "docker-build-cache")
+    findings = behaviour.run(scenarios, plain(head=HEAD + head), patched(head=HEAD + head), options={})
+    assert {finding.verdict for finding in findings} == {Verdict.NOT_RUN}
+    assert all(said in finding.detail for finding in findings)
+
+
+@needs_sandbox
+def test_files_are_kept_where_asked(scenarios: Scenarios, tmp_path: Path) -> None:
+    behaviour.run(scenarios, plain(), merged(), options={}, keep=tmp_path, first=True)
+    assert list(tmp_path.rglob("index.json"))
+    assert list(tmp_path.rglob("02_run_container.sh"))
+
+
+def only(scenarios: Scenarios, *rows: int) -> Scenarios:
+    return replace(scenarios, scenarios=tuple(one for one in scenarios.scenarios if one.row in rows))
+
+
+@needs_sandbox
+def test_companions_are_there(scenarios: Scenarios) -> None:
+    head = HEAD + "source ci/test/other.sh\n"
+    other = {"ci/test/other.sh": Script("ci/test/other.sh", "echo companion\n")}
+    arguments = (only(scenarios, 3), plain(head=head), patched(head=head))
+    assert broken(behaviour.run(*arguments, options={}, companions=other)) == {}
+    assert {f.verdict for f in behaviour.run(*arguments, options={})} == {Verdict.NOT_RUN}
+
+
+@needs_sandbox
+def test_a_script_that_heeds_no_failure_cannot_be_ended(scenarios: Scenarios) -> None:
+    head = "#!/bin/bash\n"
+    findings = behaviour.run(only(scenarios, 5, 11), plain(head=head), patched(head=head), options={})
+    assert broken(findings) == {}
+    assert "the script itself goes on after a failed build" in {finding.detail for finding in findings}
+
+
+GOOD = """root = "{home}/x"
+how = { executed = ["{script}"] }
+[[scenario]]
+row = 1
+name = "one"
+expect = {}
+"""
+REFUSED = {
+    "a key": (GOOD + "unknown = 1\n", "scenario[0].unknown is not a known key"),
+    "a key of expect": (GOOD.replace("expect = {}", "expect = { leave = [] }"), "expect.leave is not a known key"),
+    "a key at the top": ("colour = 1\n" + GOOD, "colour is not a known key"),
+    "no name": (GOOD.replace('name = "one"\n', ""), "name is missing"),
+    "a name twice": (GOOD + GOOD[GOOD.index("[[") :], "'one' is there twice"),
+    "a row that is a word": (GOOD.replace("row = 1", 'row = "1"'), "row must be of type int"),
+    "a step": (GOOD + 'steps = ["begin 1"]\n', "'begin 1' is not a step"),
+    "a tree": (GOOD + 'before = [{ path = "x", tree = "none" }]\n', "nothing is called 'none'"),
+    "a prelude": (GOOD + 'preludes = ["none"]\n', "nothing is called 'none'"),
+    "a program": ('programs = { tool = "none.sh" }\n' + GOOD, "none.sh"),
+    "TOML": ("root =", "Invalid value"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "scenarios.toml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        behaviour.load_scenarios(tmp_path, "recipe")
+    assert said in caught.value.what
+    assert caught.value.where == str(tmp_path / "scenarios.toml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"scenarios\.toml: cannot be read"):
+        behaviour.load_scenarios(tmp_path, "recipe")
+
+
+def test_each_makes_all_combinations(scenarios: Scenarios) -> None:
+    names = [scenario.name for scenario in scenarios.scenarios]
+    assert {f"SIG{signal} to the group at rename.2" for signal in ("TERM", "INT", "HUP")} <= set(names)
+    assert {scenario.row for scenario in scenarios.scenarios} == set(range(1, 21))
