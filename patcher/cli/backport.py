@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,11 +157,9 @@ def _backport(
         outcomes: list[Outcome] = []
         complete = False
         try:
-            with _progress(len(targets)) as (advance, scenarios):
-                for outcome in core.run(
-                    objects, targets, recipe, values,
-                    reverse=reverse, verify=not no_verify, strict=strict, progress=scenarios,
-                ):  # fmt: skip
+            found = core.run(objects, targets, recipe, values, reverse=reverse, verify=not no_verify, strict=strict)
+            with closing(found), _progress(targets) as advance:
+                for outcome in found:
                     outcomes.append(emitter.emit(outcome))
                     advance()
             if prefix:
@@ -177,8 +175,7 @@ def _backport(
     if pr_body:
         options = [] if recipe_name == "docker-build-cache" else ["--recipe", recipe_name]
         options += [word for setting in settings for word in ("--set", setting)]
-        options += ["--reverse"] if reverse else []
-        body = pull_request.body(outcomes, emitter.files, github_pull, options)
+        body = pull_request.body(outcomes, emitter.files, github_pull, options, reverse=reverse)
         if folder:
             write_beside(folder / _BODY, body.encode("utf8", "surrogateescape"))
         elif not as_json:
@@ -236,21 +233,19 @@ def _summary(outcomes: Sequence[Outcome], err: bool) -> None:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[[], None], core.Progress | None]]:
+def _progress(targets: Sequence[core.Target]) -> Iterator[Callable[[], None]]:
     """A bar over the branches while the context lasts, on a terminal only."""
     if not sys.stderr.isatty():
-        yield (lambda: None), None
+        yield lambda: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
+    waiting = iter([*(escape(target.name) for target in targets[1:]), "done"])
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        branch = bar.add_task("branches", total=total)
-
-        def scenarios(name: str, done: int, of: int) -> None:
-            bar.update(branch, description=f"{name}: scenario {done} of {of}".replace("[", r"\["))
-
-        yield (lambda: bar.advance(branch)), scenarios
+        task = bar.add_task(escape(targets[0].name), total=len(targets))
+        yield lambda: bar.update(task, advance=1, description=next(waiting))
 
 
 backport = decorated(

@@ -12,7 +12,7 @@ from patcher.backport import Outcome, Result
 from patcher.emit import report
 from patcher.inject import Plan, apply
 from patcher.model import Edit, Script, State, Verdict
-from patcher.pipeline import Change, where
+from patcher.pipeline import Change, message, where
 
 COLUMNS = ("Branch", "Before", "Build", "Lines", "Review", "Result")
 
@@ -87,29 +87,36 @@ def data(outcome: Outcome, **extra: str) -> dict[str, Any]:
     return found | (report.data(outcome.change) if outcome.change else {}) | extra
 
 
-def body(outcomes: Sequence[Outcome], files: Mapping[str, str], pulls: Sequence[str], command: Sequence[str]) -> str:
+def body(
+    outcomes: Sequence[Outcome],
+    files: Mapping[str, str],
+    pulls: Sequence[str],
+    options: Sequence[str],
+    *,
+    reverse: bool = False,
+) -> str:
     """The pull request's text. ``files`` are the patches by branch, ``pulls`` the numbers that the change was made
-    under before (``#31545``), ``command`` the options that a reader needs to get the same patches."""
+    under before (``#31545``), ``options`` those of the recipe that a reader needs to get the same patches."""
     done = [outcome for outcome in outcomes if outcome.change and outcome.result is Result.PATCHED]
     if not done:
         return "No branch needs a patch.\n\n" + table([row(outcome) for outcome in outcomes])
     recipe = next(outcome.change for outcome in done if outcome.change).recipe
     names = [outcome.target.name for outcome in done]
     text = [
-        recipe.body,
+        message(recipe, reverse=reverse).split("\n\n", 1)[1].rstrip("\n"),
         f"Backport of {_list(pulls)} to {_list(names)}." if pulls else f"For {_list(names)}.",
         "### What was found and done\n\n" + table([row(outcome) for outcome in outcomes]).rstrip("\n"),
         _differences(done),
         _reviews(done),
-        "### How to check\n\n" + _commands(done, files, command),
+        "### How to check\n\n" + _commands(done, files, options, reverse),
     ]
     advice = recipe.advice.get("patch", ())
     hook = [outcome.target.name for outcome in done if outcome.change and outcome.change.plan.state is State.HOOK]
-    notes = [*advice, *(f"{note} ({_list(hook)})" for note in recipe.advice.get("hook", ()) if hook)]
+    notes = [*advice, *(f"{_list(hook)}: {note}" for note in recipe.advice.get("hook", ()) if hook)]
     if notes:
         text.append("### Notes for reviewers\n\n" + "\n".join(f"- {note}" for note in notes))
     if recipe.reviewers:
-        text.append(f"Has been reviewed before, in one form or another, by {_list(recipe.reviewers)}.")
+        text.append(f"This may interest {_list(recipe.reviewers)}.")
     return "\n\n".join(text) + "\n"
 
 
@@ -174,19 +181,19 @@ def _reviews(done: Sequence[Outcome]) -> str:
     return "\n\n".join(parts)
 
 
-def _commands(done: Sequence[Outcome], files: Mapping[str, str], command: Sequence[str]) -> str:
-    options = "".join(f" {shlex.quote(word)}" for word in command)
-    shown = [
-        f"git switch --detach {shlex.quote(one.target.revision)} && git am {shlex.quote(files[one.target.name])}"
-        if one.target.name in files
-        else f"ci-patcher patch --repo . --rev {shlex.quote(one.target.revision)}{options}"
-        for one in done
-    ]
-    first = shlex.quote(done[0].target.revision)
+def _commands(done: Sequence[Outcome], files: Mapping[str, str], options: Sequence[str], reverse: bool) -> str:
+    words = "".join(f" {shlex.quote(word)}" for word in options)
     branches = " ".join(shlex.quote(one.target.name) for one in done)
+    shown = [f"ci-patcher backport --repo .{words}{' --reverse' if reverse else ''} {branches} -o out"]
+    verify = "" if reverse else f" && ci-patcher verify{words}"
+    for one in done:
+        revision = shlex.quote(one.target.revision)
+        patch = f"out/{files[one.target.name]}" if one.target.name in files else f"out/{one.target.label}/*.patch"
+        shown.append(f"git switch --detach {revision} && git am {patch}{verify}")
     return (
-        "```sh\n" + "\n".join(shown) + "\n```\n\n"
-        "The same patches, made and reviewed again, and the scenarios of the contract one by one:\n\n"
-        f"```sh\nci-patcher backport --repo .{options} {branches} -o out\n"
-        f"ci-patcher verify --repo . --rev {first}\n```"
+        "The first line makes and reviews the patches again. Each of the others applies one"
+        + ("" if reverse else " and runs the scenarios of the contract on the result")
+        + ".\n\n```sh\n"
+        + "\n".join(shown)
+        + "\n```"
     )
