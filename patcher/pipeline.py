@@ -249,6 +249,19 @@ def scenarios(
     )
 
 
+def contract(recipe: Recipe) -> dict[int, str]:
+    """The rows of the contract that the recipe's scenarios stand for, each with a few words on what it is about.
+
+    Empty where the recipe has none. Raises UsageError where they are broken.
+    """
+    if not (recipe.folder / "scenarios.toml").is_file():
+        return {}
+    from patcher.review import scenarios as read  # as above
+
+    loaded = read.load(recipe.folder, recipe.name)
+    return {row: loaded.rows.get(row, "") for row in sorted({*loaded.rows, *(one.row for one in loaded.scenarios)})}
+
+
 def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = False) -> str:
     """The commit message: subject, body, trailers."""
     subject, body = recipe.subject, recipe.body
@@ -260,4 +273,15 @@ def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = Fal
     return "\n\n".join(parts) + "\n"
 
 
-__all__ = ["Change", "change", "examine", "message", "parse", "scenarios", "state", "where", "without_build"]
+__all__ = [
+    "Change",
+    "change",
+    "contract",
+    "examine",
+    "message",
+    "parse",
+    "scenarios",
+    "state",
+    "where",
+    "without_build",
+]

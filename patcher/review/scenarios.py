@@ -96,7 +96,7 @@ class Scenarios:
 
     ``seconds`` is the wall time that one scenario may take. ``root`` is the directory whose entries are judged; what
     changes outside of it must change for the original as well. ``wrap`` maps a program's name or a Python audit event
-    to the kind of point that it is.
+    to the kind of point that it is. ``rows`` says in a few words what each row of the contract is about.
     """
 
     recipe: str
@@ -116,6 +116,7 @@ class Scenarios:
     failing: Mapping[str, tuple[str, ...]]
     tree: Mapping[str, str]
     trees: Mapping[str, Mapping[str, str]]
+    rows: Mapping[int, str]
     scenarios: tuple[Scenario, ...]
     exhaustive: tuple[Scenario, ...]
 
@@ -205,6 +206,14 @@ def _entries(table: _Table, key: str, default: tuple[Entry, ...]) -> tuple[Entry
         entries.append(Entry(item.take("path", str), *words))
         item.done()
     return tuple(entries)
+
+
+def _rows(file: _Table) -> Mapping[int, str]:
+    rows = file.mapping("rows")
+    for row in rows:
+        if not re.fullmatch("[1-9][0-9]{0,2}", row):
+            raise file.error(f"rows.{row}", "must be a row's number")
+    return {int(row): title for row, title in rows.items()}
 
 
 def _plan(table: _Table, key: str) -> Mapping[str, tuple[str, ...]]:
@@ -341,6 +350,7 @@ def load(folder: Path, recipe: str) -> Scenarios:
         failing=_plan(file, "failing"),
         tree=file.mapping("tree"),
         trees={name: _Table(where, files, f"trees.{name}").left for name, files in trees.items()},
+        rows=_rows(file),
         scenarios=_list(file, "scenario", keep, before),
         exhaustive=_list(file, "exhaustive", keep, before),
     )
