@@ -126,6 +126,7 @@ BUILDS = {
     "behind an extended pattern": "ls !(a|b) @(c)\ndocker build .\n",
     "over lines": "docker \\\n  build \\\n  .\n",
     "with CR LF": "if a; then\r\n  docker build .\r\nfi\r\n",
+    "behind blanks that are none to bash": "echo \u00a0 \x1c a\u2003b\ndocker build .\n",
     "with a BOM": "\ufeffdocker build .\n",
     "without a newline": "docker build .",
 }
@@ -178,6 +179,8 @@ REFUSED = {
     "fi": ("if a; then b\n", "x.sh:"),
     "parenthesis": ("a )\n", "x.sh:1:3: "),
     "done": ("done\n", "x.sh:1:1: "),
+    "parenthesis in backquotes": ("echo `(`\n", "x.sh:1:8: "),
+    "test in backquotes": ("echo `[[ `\n", "x.sh:1:7: "),
 }
 
 

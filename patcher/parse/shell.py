@@ -21,7 +21,7 @@ from patcher.model import Command, InputError, Name, Script, Statement, Syntax, 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?\+?=")
-_LITERAL = re.compile(r"[^\s;&|<>()'\"\\$`]+")
+_LITERAL = re.compile(r"[^ \t\n\r\v\f;&|<>()'\"\\$`]+")
 _IN_DOUBLE = re.compile(r"[^\"\\$`]+")
 _IN_HERE_DOCUMENT = re.compile(r"[^\\$`]+")
 _SPACE = re.compile(r"(?:[ \t\r\v\f]|\\\r?\n)+")
@@ -168,6 +168,8 @@ class _Scanner:
                 start = i
                 value = _Piece()
                 i = self._word(i, value, first=command)
+                if i == start:
+                    raise _ShellSyntaxError(f"unexpected {c!r}", i)
                 source = text[start:i]
                 if loop:
                     if loop == "in" and source in {"in", "do"}:
@@ -343,7 +345,10 @@ class _Scanner:
             ):
                 i += 1
             else:
-                i = self._word(i, _Piece())
+                behind = self._word(i, _Piece())
+                if behind == i:
+                    break
+                i = behind
         raise _ShellSyntaxError("unexpected end of file: '[[' is not closed", start - 2)
 
     # redirections
