@@ -33,7 +33,8 @@ def _cannot_run(result: Result) -> str:
         return "; ".join(result.trouble) or "there is no result"
     run = result.runs["1"]
     if run.status != 0:
-        last = [line for line in run.output.splitlines() if line.strip() and not line.startswith("+")][-1:]
+        said = (run.errors or run.output).splitlines()
+        last = [line for line in said if line.strip() and not line.startswith("+")][-1:]
         return f"unpatched, it ends with {run.status}{''.join(f' ({line.strip()})' for line in last)}"
     return "" if run.tagged() else "unpatched, it builds nothing"
 

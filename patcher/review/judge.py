@@ -102,10 +102,10 @@ class Judge:
                 problems.append(f"{len(run.tagged())} builds, not {expect.tagged}")
             if same and expect.dispositions and run.dispositions() != same.dispositions():
                 problems.append("the signals' dispositions after the build are not those of the unpatched script")
-            lines = [line for line in run.output.splitlines() if not line.startswith("+")]
+            lines = [line for line in run.errors.splitlines() if not line.startswith("+")]
             for pattern in expect.says:
                 if sum(re.search(fill(pattern, words), line) is not None for line in lines) != 1:
-                    problems.append(f"not one line of the output says {fill(pattern, words)}")
+                    problems.append(f"not one line of standard error says {fill(pattern, words)}")
         if expect.look:
             for listing in result.looks[:-1]:
                 if what := self.leaves(scenario, listing, expect.look, (*scenario.keep, *expect.litter)):
@@ -161,7 +161,8 @@ class Judge:
             lines.append(f"found in {root}{' on the way' if number < len(result.looks) else ''}:")
             lines += [f"  {path} {' '.join(entry)}".rstrip() for path, entry in sorted(_below(listing, root).items())]
         for name, run in result.runs.items():
-            lines += [f"output of run {name}:", *(f"  {line}" for line in run.output.splitlines()[-15:])]
+            lines += [f"output of run {name}:", *(f"  {line}" for line in run.output.splitlines()[-8:])]
+            lines += [f"errors of run {name}:", *(f"  {line}" for line in run.errors.splitlines()[-25:])]
         if len(lines) > _LINES:
             lines[_LINES:] = [f"... and {len(lines) - _LINES} lines more"]
         return "\n".join(line[:_WIDTH] for line in lines)

@@ -50,7 +50,8 @@ class Expect:
     ``calls``: ``reference`` (every recorded call is the original's, word for word) or ``added`` (so are the tagged
     ones, with exactly the pairs of ``added`` more). ``tagged``: how many tagged calls. ``leaves``: alternatives for
     what ``root`` holds, each from an entry's path to a tree's name, or ``before`` for what it held. ``look``: the
-    same at each step ``look``. ``says``: regular expressions, each of which one line of the output matches.
+    same at each step ``look``. ``says``: regular expressions, each of which one line of standard error matches,
+    traces aside.
     ``exits``: how many times the EXIT trap of a prelude ran, in each run that did not end by SIGKILL.
     ``dispositions``: whether the signals' dispositions at the calls after the tagged ones are the original's.
     """

@@ -51,10 +51,11 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of the script left: status (negative for a signal), output, recorded calls."""
+    """What one run of the script left: status (negative for a signal), what it wrote, recorded calls."""
 
     status: int | None
     output: str
+    errors: str
     calls: tuple[tuple[str, ...], ...]
     exits: str
     points: tuple[str, ...]
@@ -361,6 +362,7 @@ def _result(line: bytes, outcome: sandbox.Outcome) -> Result:
                 name: Run(
                     status=run["status"],
                     output=str(run["output"]),
+                    errors=str(run["errors"]),
                     calls=_calls(run["log"]),
                     exits=str(run["exits"]),
                     points=tuple(run["points"].splitlines()),

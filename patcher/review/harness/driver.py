@@ -135,7 +135,9 @@ class Run:
 
     def start(self) -> None:
         """Starts the script in a session of its own, with the signal dispositions that a login gives."""
-        output = os.open(f"{self.folder}/output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        output = os.open(f"{self.folder}/output", appended, 0o644)
+        errors = os.open(f"{self.folder}/errors", appended, 0o644)
         null = os.open("/dev/null", os.O_RDONLY)
         self.pid = os.fork()
         if self.pid == 0:
@@ -151,7 +153,7 @@ class Run:
                 os.chdir(self.spec["cwd"])
                 os.dup2(null, 0)
                 os.dup2(output, 1)
-                os.dup2(output, 2)
+                os.dup2(errors, 2)
                 environment = {**self.spec["environment"], "CI_PATCHER_PID": str(os.getpid())}
                 encoded = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
                 os.execvpe(self.spec["argv"][0], self.spec["argv"], encoded)
@@ -159,8 +161,8 @@ class Run:
                 os.write(2, f"cannot start: {error}\n".encode("utf8", "surrogateescape"))
             finally:
                 os._exit(126)
-        os.close(output)
-        os.close(null)
+        for descriptor in (output, errors, null):
+            os.close(descriptor)
 
     def processes(self) -> dict[str, str]:
         """The state of each process of the run's session; one that waits to be reaped is not among them."""
@@ -368,6 +370,7 @@ def play(job: dict[str, Any]) -> dict[str, Any]:
             name: {
                 "status": run.status,
                 "output": tail(f"{run.folder}/output", 16000),
+                "errors": tail(f"{run.folder}/errors", 16000),
                 "log": tail(f"{run.folder}/log", 100_000),
                 "exits": tail(f"{run.folder}/exits", 1000),
                 "points": tail(f"{run.folder}/points", 100_000),

@@ -10,6 +10,8 @@ case "$kind $*" in
     next "$kind"
     point="$kind.$n"
     stop "$point"
+    plan "$kind"
+    [ "$plan" = ok ] || exit 1
     "$name" "$@"
     status=$?
     stop "$point.done"

@@ -9,9 +9,10 @@ case "$1 $2" in
 esac
 
 if [ "$kind" = other ]; then
-  # The dispositions of the caller's signals, for comparison.
+  # The dispositions of the caller's signals, for comparison where a scenario wants them: it takes a while.
   signals=""
-  if [ -e "$run/built" ]; then
+  plan signals
+  if [ -e "$run/built" ] && [ "$plan" = shown ]; then
     while read -r name value; do
       case "$name" in SigIgn: | SigCgt:) signals="$signals $value" ;; esac
     done < "/proc/$PPID/status"
