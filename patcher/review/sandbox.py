@@ -44,11 +44,12 @@ MEMORY = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A directory of the machine and where the sandbox has it."""
+    """A directory of the machine and where the sandbox has it; with a size, an empty file system of so many bytes."""
 
     source: Path
     target: str
     read_only: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,9 @@ def _arguments(binds: Sequence[Bind]) -> list[str]:
             words += ["--size", str(MEMORY)] if _sizes() else []
             words += ["--tmpfs", path]
     for bind in binds:
+        if bind.size:
+            words += ["--size", str(bind.size), "--tmpfs", bind.target]
+            continue
         words += ["--ro-bind" if bind.read_only else "--bind", str(bind.source), bind.target]
     prefix = os.path.realpath(sys.base_prefix)
     if not any(prefix == path or prefix.startswith(f"{path}/") for path in _SYSTEM):
