@@ -1,0 +1,41 @@
+"""Kill it anywhere: each signal at every point of the block, on a script that is executed and one that is sourced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from patcher.model import Script, Verdict
+from patcher.review import behaviour
+from tests.test_behaviour import EXECUTED, RECIPE, SOURCED, needs_sandbox, patched, plain
+
+pytestmark = pytest.mark.long
+
+MASTER = "CIRRUS_BRANCH=master"
+SCRIPTS = {
+    "executed": (plain(EXECUTED), patched(EXECUTED), "always"),
+    "executed, with a condition": (plain(EXECUTED), patched(EXECUTED, option=MASTER), MASTER),
+    "sourced": (plain(SOURCED), patched(SOURCED), "always"),
+}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(("original", "script", "option"), SCRIPTS.values(), ids=SCRIPTS)
+def test_every_point_and_signal(original: Script, script: Script, option: str) -> None:
+    scenarios = replace(behaviour.load_scenarios(RECIPE, "docker-build-cache"), scenarios=())
+    findings = behaviour.run(scenarios, original, script, options={"cache-to": option}, exhaustive=True)
+    assert {finding.row for finding in findings} == {7, 8, 14}
+    for finding in findings:
+        print(f"{finding.row} {finding.check}: {finding.detail}")
+        assert finding.verdict is Verdict.HELD, f"{finding.check}: {finding.detail}\n{finding.evidence}"
+        assert int(finding.detail.split()[0]) >= 30
+
+
+@needs_sandbox
+def test_a_block_that_cleans_up_only_when_all_goes_well_is_caught() -> None:
+    """The enumeration can say no: without its traps the block fails where no fixed point of the quick scenarios is."""
+    scenarios = replace(behaviour.load_scenarios(RECIPE, "docker-build-cache"), scenarios=())
+    text = "".join(line for line in patched().text.splitlines(keepends=True) if not line.startswith("  trap "))
+    findings = behaviour.run(scenarios, plain(), Script(EXECUTED, text), options={}, exhaustive=True)
+    assert {finding.row for finding in findings if finding.verdict is Verdict.BROKEN} >= {7}
