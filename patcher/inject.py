@@ -6,15 +6,29 @@ Text is spliced at offsets, last edit first, so that every other byte stays as i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from patcher import anchors
-from patcher.model import Anchor, Edit, InputError, Name, NoBuildError, RefusedError, Script, State, Statement, Syntax
+from patcher.model import (
+    Anchor,
+    Command,
+    Edit,
+    InputError,
+    Name,
+    NoBuildError,
+    RefusedError,
+    Script,
+    State,
+    Statement,
+    Syntax,
+    Word,
+)
 from patcher.recipe import Change, Foreign, Recipe, matched_values, matcher, render
 
 Parser = Callable[[Script], Syntax]
 
+_QUOTED_INSIDE = re.compile(r'\$\{\w+:?\+"')
 _BY_HAND = "Take it out by hand, then run `ci-patcher patch` again. Seen: "
 
 
@@ -79,7 +93,8 @@ def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parse
         try:
             stripped = parse(reference)
         except InputError:  # something of it was all that another statement held
-            raise _unknown(syntax, next(n.offset for n in syntax.names if n.name in foreign.variables)) from None
+            left = next(name.offset for name in syntax.names if name.name in foreign.variables)
+            raise _unknown(syntax, recipe, left) from None
         _refuse_unknown(stripped, recipe, foreign.variables)
         anchor = anchors.find(recipe.anchor, syntax)
         result, edits = _insertion(stripped, recipe, change, values)
@@ -87,7 +102,9 @@ def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parse
     anchor = anchors.find(recipe.anchor, syntax)
     _refuse_unknown(syntax, recipe, ())
     result, edits = _insertion(syntax, recipe, change, values, anchor)
-    state = State.HOOK if recipe.hook and _mentions(syntax, (recipe.hook,)) else State.NO_CACHE
+    state = State.NO_CACHE if recipe.hook or recipe.replaces else State.ABSENT
+    if recipe.hook and _mentions(syntax, (recipe.hook,)):
+        state = State.HOOK
     return Plan(syntax, state, anchor, script, result, edits)
 
 
@@ -108,11 +125,16 @@ def _insertion(
         edits.append(_block(syntax, anchor, change, render(change, recipe.options, values, syntax.language)))
     edits += _imports(syntax, change.imports)
     edits += [Edit(at, at, line, "the build") for at, line in _directives(syntax, anchor, change)]
-    for command, verbs in zip(anchor.commands, anchor.verbs, strict=True):
+    for command in anchor.commands:
         if change.wrap:
             edits.append(Edit(*command.head, change.wrap.format(callee=command.callee), "the build"))
-        if change.insert:
-            edits.append(Edit(verbs[1], verbs[1], change.insert, "the build"))
+    if change.insert and not anchor.behind:
+        raise RefusedError(
+            "nothing can be put behind the words that name the build",
+            where=syntax.script.where(anchor.verbs[0][0]),
+            hint="Write these words as elements of a list.",
+        )
+    edits += [Edit(at, at, change.insert, "the build") for at in anchor.behind if change.insert]
     return apply(syntax.script, edits), tuple(edits)
 
 
@@ -140,13 +162,22 @@ def _directives(syntax: Syntax, anchor: Anchor, change: Change) -> list[tuple[in
     found: list[tuple[int, str]] = []
     text = syntax.script.text
     for command in anchor.commands if change.directive else ():
-        bare = [word for word in command.words if text.startswith("$", word.start)]
+        bare = _bare(command, text)
         at = text.rfind("\n", 0, syntax.statements[command.statement].start) + 1
         indent = text[at : syntax.statements[command.statement].start]
         if bare == [command.words[0]] and not indent.strip(" \t") and change.directive not in text[lead(text, at) : at]:
             newline = "\r\n" if text[at:].split("\n", 1)[0].endswith("\r") else "\n"
             found.append((at, indent + change.directive + newline))
     return found
+
+
+def _bare(command: Command, text: str) -> list[Word]:
+    """The words that begin with a variable without quotes, but for ``${NAME:+"..."}``, which is quoted inside."""
+    return [
+        word
+        for word in command.words
+        if text.startswith("$", word.start) and not _QUOTED_INSIDE.match(text, word.start, word.end)
+    ]
 
 
 def _outermost(syntax: Syntax, statement: Statement) -> Statement:
@@ -200,31 +231,28 @@ def _imports(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
 
 
 def _ours(syntax: Syntax, recipe: Recipe) -> tuple[list[Edit], dict[str, str], bool] | None:
-    """The edits that take our own block out again, its options, and whether its text is today's."""
-    change = recipe.changes[syntax.language]
+    """The edits that take our own change out again, its options, and whether its text is today's and whole."""
     text = syntax.script.text
-    if recipe.defines:
-        defining = [s for s in syntax.statements if s.defines == recipe.defines]
-        if not defining:
-            return None
-        starts: Iterable[int] = [lead(text, statement.start) for statement in defining]
-    elif change.before:
-        starts = [match.start() for match in re.finditer(rf"^[ \t]*{re.escape(change.before[0])}", text, re.MULTILINE)]
-    else:
-        anchor = anchors.find(recipe.anchor, syntax)
-        edits = _unwrap(syntax, change, anchor)
-        return (edits, recipe.values({}), _complete(anchor, change, text)) if edits else None
-    forms = [(change, recipe.options, True)]
+    defining = [s for s in syntax.statements if recipe.defines and s.defines == recipe.defines]
+    if recipe.defines and not defining:
+        return None
+    starts = {lead(text, statement.start) for statement in defining}
+    forms = [(recipe.changes[syntax.language], recipe.options, True)]
     forms += [(old[syntax.language], options, False) for old, options in recipe.older if syntax.language in old]
-    for start in starts:
-        for form, options, current in forms:
-            match = matcher(form, options, syntax.language).match(text, start)
-            if match:
-                anchor = anchors.find(recipe.anchor, syntax)
-                edits = [_out(text, match, form.place), *_unwrap(syntax, form, anchor)]
-                edits += _unimported(syntax, form, match.span())
-                values = matched_values(match, options)
-                return edits, values, current and _complete(anchor, form, text)
+    anchor = anchors.find(recipe.anchor, syntax)
+    for form, options, current in forms:
+        found = matcher(form, options, syntax.language).finditer(text) if form.before else ()
+        match = next((match for match in found if match.start() in starts or not recipe.defines), None)
+        edits = _unwrap(syntax, form, anchor)
+        if not match and (recipe.defines or not edits):
+            continue
+        values = {name: option.default for name, option in options.items()}
+        if match:
+            edits.append(_out(text, match, form.place))
+            values = matched_values(match, options)
+        edits += _unimported(syntax, form, edits)
+        whole = bool(match or not form.before) and _complete(anchor, form, text)
+        return edits, values, current and whole
     if not recipe.defines:
         return None
     statement = defining[0]
@@ -252,9 +280,9 @@ def _out(text: str, match: re.Match[str], place: str) -> Edit:
 def _unwrap(syntax: Syntax, change: Change, anchor: Anchor) -> list[Edit]:
     text = syntax.script.text
     edits: list[Edit] = []
-    for command, verbs in zip(anchor.commands, anchor.verbs, strict=True):
+    for command in anchor.commands:
         wrapped = _wrapped(text, command.head[0], change)
-        bare = [word for word in command.words if text.startswith("$", word.start)]
+        bare = _bare(command, text)
         above = re.compile(rf"[ \t]*{re.escape(change.directive)}\r?\n\Z" if change.directive else r"\Z(?!\Z)")
         at = text.rfind("\n", 0, syntax.statements[command.statement].start) + 1
         if wrapped and len(bare) == 1 and bare[0].start == wrapped.end() and (line := above.search(text[:at])):
@@ -262,9 +290,20 @@ def _unwrap(syntax: Syntax, change: Change, anchor: Anchor) -> list[Edit]:
         if wrapped:
             callee = wrapped.groupdict().get("callee")
             edits.append(Edit(*wrapped.span(), f"{callee}(" if callee else "", "the build"))
-        if change.insert and text.startswith(change.insert, verbs[1]):
-            edits.append(Edit(verbs[1], verbs[1] + len(change.insert), "", "the build"))
+    edits += [Edit(at, at + len(change.insert), "", "the build") for at in _inserted(anchor, change, text)]
     return edits
+
+
+def _inserted(anchor: Anchor, change: Change, text: str) -> list[int]:
+    """Where the words stand that were put behind the build's: on that line, where another recipe's may have
+    pushed them on, and before the next try."""
+    if not change.insert:
+        return []
+    lines = [text.find("\n", at) for at in anchor.behind]
+    ends = [*anchor.behind[1:], len(text)]
+    stops = [end if line < 0 else min(line, end) for line, end in zip(lines, ends, strict=True)]
+    found = [text.find(change.insert, at, stop) for at, stop in zip(anchor.behind, stops, strict=True)]
+    return [at for at in found if at >= 0]
 
 
 def _wrapped(text: str, at: int, change: Change) -> re.Match[str] | None:
@@ -278,14 +317,12 @@ def _wrapped(text: str, at: int, change: Change) -> re.Match[str] | None:
 
 def _complete(anchor: Anchor, change: Change, text: str) -> bool:
     """Whether every try of the build is wrapped, and has what is inserted behind its words."""
-    return all(
-        (not change.wrap or _wrapped(text, command.head[0], change)) and text.startswith(change.insert, end)
-        for command, (_, end) in zip(anchor.commands, anchor.verbs, strict=True)
-    )
+    wrapped = all(not change.wrap or _wrapped(text, command.head[0], change) for command in anchor.commands)
+    return wrapped and (not change.insert or len(_inserted(anchor, change, text)) == len(anchor.behind))
 
 
-def _unimported(syntax: Syntax, change: Change, block: tuple[int, int]) -> list[Edit]:
-    """The imports that only our block needs."""
+def _unimported(syntax: Syntax, change: Change, gone: Sequence[Edit]) -> list[Edit]:
+    """The imports that only what is taken out needs."""
     text = syntax.script.text
     edits: list[Edit] = []
     for module in change.imports:
@@ -294,7 +331,7 @@ def _unimported(syntax: Syntax, change: Change, block: tuple[int, int]) -> list[
             continue
         end = text.find("\n", at) + 1
         users = [name for name in syntax.names if name.name == module and not at <= name.offset < end]
-        if users and all(block[0] <= name.offset < block[1] for name in users):
+        if users and all(any(out.start <= name.offset < out.end for out in gone) for name in users):
             edits.append(Edit(text.rfind("\n", 0, at) + 1, end, "", "an import"))
     return edits
 
@@ -361,12 +398,12 @@ def _refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str]) -> None
         found = [match.start() for pattern in recipe.seen for match in pattern.finditer(code)]
         left = min(found, default=None)
     if left is not None:
-        raise _unknown(syntax, left)
+        raise _unknown(syntax, recipe, left)
 
 
-def _unknown(syntax: Syntax, offset: int) -> RefusedError:
+def _unknown(syntax: Syntax, recipe: Recipe, offset: int) -> RefusedError:
     return RefusedError(
-        "a cache block stands here that is like none of the known forms",
+        f"what stands here is like none of the forms that the recipe {recipe.name} knows",
         where=syntax.script.where(offset),
         hint=_BY_HAND + _first_line(syntax.script.text, offset),
     )

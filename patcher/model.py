@@ -55,6 +55,7 @@ class State(StrEnum):
 
     NO_BUILD = "no image build"
     NO_CACHE = "no cache"
+    ABSENT = "not there"  # of a recipe that knows of nothing else that may stand in its place
     HOOK = "the hook only"
     FOREIGN = "a foreign cache block"
     CURRENT = "ours, current"
@@ -114,12 +115,13 @@ class Name:
 @dataclass(frozen=True, slots=True)
 class Word:
     """One word of a command. ``text`` is its value where the source alone tells, else None; ``variable`` is
-    set where the word is nothing but one variable."""
+    set where the word is nothing but one variable; ``room`` is whether other words can be put behind it."""
 
     start: int
     end: int
     text: str | None
     variable: str = ""
+    room: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +163,14 @@ class Syntax:
 class Anchor:
     """Where a recipe's change goes: the tries of the one build, and the statement that holds them all.
 
-    ``verbs`` are, for each try, the span of the words that name the build (``docker buildx build``).
+    ``verbs`` are, for each try, the span of the words that name the build (``docker buildx build``). ``behind``
+    are the offsets behind them where further words can be put, each once, however many tries share it.
     """
 
     commands: tuple[Command, ...]
     verbs: tuple[tuple[int, int], ...]
     statement: Statement
+    behind: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from patcher import anchors
 from patcher.emit import git
 from patcher.inject import Plan, apply, plan, removals, without_build
 from patcher.model import (
@@ -99,7 +100,7 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
             "no image build found",
             where=source.name,
             hint=f"Looked at: {looked}."
-            + ("" if seen else " Name the root of the source tree, or the script itself.")
+            + ("" if seen else " Name the root of the source tree, the script itself, or a revision with --rev.")
             + (" Nothing to patch here: before 2023-01 no container image was built." if seen else ""),
         )
     if len(plans) > 1:
@@ -188,8 +189,7 @@ def _static(done: Change, result: Script, reverse: bool, verify: bool) -> list[F
     findings.append(static.one_build(len(found.anchor.commands), len(again.anchor.commands)))
     if not reverse:
         reference = found.reference
-        builds = _builds(found, reference)
-        findings.append(static.only_intended(reference, result, builds))
+        findings.append(static.only_intended(reference, result, _builds(done)))
         findings.append(static.style(reference, result))
         findings.append(static.second_run(again.state is not State.CURRENT, f"the state is: {again.state}"))
         findings.append(static.reverse(reference, again.reference if again.state is State.CURRENT else None))
@@ -202,17 +202,15 @@ def _static(done: Change, result: Script, reverse: bool, verify: bool) -> list[F
     return findings
 
 
-def _builds(found: Plan, reference: Script) -> list[int]:
-    """The offsets of the build's tries in the reference."""
-    assert found.anchor is not None
-    if reference.text == found.script.text:
-        return [command.words[0].start for command in found.anchor.commands] + [
-            command.head[0] for command in found.anchor.commands
-        ]
-    from patcher import anchors
-
-    anchor = anchors.find("image-build", parse(reference))
-    return [command.words[0].start for command in anchor.commands] + [command.head[0] for command in anchor.commands]
+def _builds(done: Change) -> list[int]:
+    """Where in the reference lines may change: the builds' heads, words and places for more words."""
+    found = done.plan
+    anchor = found.anchor
+    if found.reference.text != found.script.text:
+        anchor = anchors.find(done.recipe.anchor, parse(found.reference))
+    assert anchor is not None
+    places = [place for command in anchor.commands for place in (command.words[0].start, command.head[0])]
+    return [*places, *anchor.behind]
 
 
 def scenarios(

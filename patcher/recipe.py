@@ -14,6 +14,7 @@ from patcher.model import UsageError
 
 _PLACE = re.compile(r"(?P<indent>[ \t]*)# option: (?P<option>[a-z][a-z0-9-]*)")
 _PLACES = frozenset({"body", "module"})
+_SEPARATORS = {"shell": " ", "python": ", "}
 _END = r"(?:\r?\n|\Z)"
 
 
@@ -73,9 +74,10 @@ class Change:
 
     ``before`` are the lines that go before the build, ``place`` says how far before: ``body``, in the list
     of statements in which the build stands, or ``module``, at the top level. ``wrap`` is put before the
-    build's words (in Python, in place of the call's ``callee(``), ``insert`` behind the words that name the
-    build. ``imports`` are Python modules that ``before`` needs, ``directive`` a comment line for the linter,
-    put above a build whose first word is a variable without quotes: as an argument it would be reported.
+    build's words (in Python, in place of the call's ``callee(``), ``insert``, which begins with what separates
+    words, behind those that name the build. ``imports`` are the Python modules that all this needs,
+    ``directive`` a comment line for the linter, put above a build whose first word is a variable without
+    quotes: as an argument it would be reported.
     """
 
     before: tuple[str, ...] = ()
@@ -117,7 +119,6 @@ class Recipe:
     body: str
     defines: str
     hook: str
-    variable: str
     changes: Mapping[str, Change]
     options: Mapping[str, Option]
     replaces: tuple[Foreign, ...]
@@ -166,7 +167,7 @@ def matcher(change: Change, options: Mapping[str, Option], language: str) -> re.
             parts.append(options[place["option"]].lines_pattern(language))
         else:
             parts.append(rf"[ \t]*{re.escape(line)}{_END}")
-    return re.compile("".join(parts))
+    return re.compile("^" + "".join(parts), re.MULTILINE)
 
 
 def matched_values(match: re.Match[str], options: Mapping[str, Option]) -> dict[str, str]:
@@ -239,7 +240,6 @@ def read(folder: Path) -> Recipe:
         body=reader.string(table, "body").strip("\n"),
         defines=reader.string(table, "defines", ""),
         hook=reader.string(table, "hook", ""),
-        variable=reader.string(table, "variable", ""),
         changes={},
         options={},
         replaces=tuple(reader.foreign(entry, i) for i, entry in enumerate(reader.tables(table, "replaces"))),
@@ -251,7 +251,7 @@ def read(folder: Path) -> Recipe:
         reviewers=reader.strings(table, "reviewers", ()),
     )
     known = {
-        "summary", "anchor", "files", "subject", "body", "defines", "hook", "variable", "replaces", "seen", "advice",
+        "summary", "anchor", "files", "subject", "body", "defines", "hook", "replaces", "seen", "advice",
         "reviewers", "shell", "python", "options",
     }  # fmt: skip
     reader.unknown(table, known, "")
@@ -263,8 +263,10 @@ def read(folder: Path) -> Recipe:
     }
     if not changes:
         raise reader.error("shell", "neither [shell] nor [python] is given")
+    if recipe.defines and not all(change.before for change in changes.values()):
+        raise reader.error("defines", "nothing is put before the build that could define it")
     reader.places(changes, options)
-    older = tuple(reader.older(path, table, changes) for path in sorted((folder / "older").glob("*/")))
+    older = tuple(reader.older(path, table) for path in sorted((folder / "older").glob("*/")))
     return replace(recipe, changes=changes, options=options, older=older)
 
 
@@ -273,11 +275,16 @@ class _Reader:
 
     def __init__(self, folder: Path, path: Path) -> None:
         self.path = path
-        try:
-            self.table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"cannot be read: {error}", where=str(path), hint="See docs/recipes.md.") from None
+        self.table = self.read(path)
         self.folder = folder
+
+    def read(self, path: Path) -> dict[str, Any]:
+        try:
+            return tomllib.loads(path.read_text(encoding="utf8"))
+        except OSError as error:
+            raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"not TOML: {error}", where=str(path)) from None
 
     def error(self, key: str, what: str) -> UsageError:
         return UsageError(f"{key}: {what}", where=str(self.path), hint="docs/recipes.md describes every key.")
@@ -371,13 +378,16 @@ class _Reader:
         self.unknown(entry, {"before", "place", "wrap", "insert", "imports", "directive"}, at)
         before = self.string(entry, "before", "", at=at)
         place = self.string(entry, "place", "body", at=at)
+        insert = self.string(entry, "insert", "", at=at)
+        if "\n" in insert:
+            raise self.error(at + "insert", "one line is needed")
         if place not in _PLACES:
             raise self.error(at + "place", f"one of {', '.join(sorted(_PLACES))} is needed")
         return Change(
             self.lines(before, at + "before", folder) if before else (),
             place,
             self.string(entry, "wrap", "", at=at),
-            self.string(entry, "insert", "", at=at),
+            _SEPARATORS[language] + insert if insert else "",
             self.strings(entry, "imports", (), at=at),
             self.string(entry, "directive", "", at=at),
         )
@@ -388,31 +398,25 @@ class _Reader:
                 place = _PLACE.fullmatch(line)
                 if place and (place["option"] not in options or language not in options[place["option"]].snippets):
                     raise self.error(f"{language}.before", f"the option {place['option']!r} has no snippet for it")
+        used = {found["option"] for c in changes.values() for line in c.before if (found := _PLACE.fullmatch(line))}
+        for name in options.keys() - used:
+            raise self.error(f"options.{name}", f"no line `# option: {name}` says where its lines go")
 
-    def older(
-        self, folder: Path, table: Mapping[str, Any], changes: Mapping[str, Change]
-    ) -> tuple[dict[str, Change], dict[str, Option]]:
-        """An earlier release's snippets: files of the same names as today's, in a folder of their own."""
-        languages = {"shell", "python"}
+    def older(self, folder: Path, table: Mapping[str, Any]) -> tuple[dict[str, Change], dict[str, Option]]:
+        """An earlier release: its files, of the same names as today's, and its tables where they differ."""
+        tables = {**table, **(self.read(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else {})}
+
+        def there(entry: Mapping[str, Any], key: str) -> bool:
+            return (folder / entry.get(key, "")).is_file()
+
         options = {
-            name: self.option(
-                name,
-                {k: v for k, v in entry.items() if k not in languages or (folder / v).is_file()},
-                folder,
-            )
-            for name, entry in table.get("options", {}).items()
+            name: self.option(name, {k: v for k, v in entry.items() if k not in _SEPARATORS or there(entry, k)}, folder)
+            for name, entry in tables.get("options", {}).items()
         }
-        old = {
-            language: Change(
-                self.lines(table[language]["before"], f"older/{folder.name}", folder),
-                change.place,
-                change.wrap,
-                change.insert,
-                change.imports,
-                change.directive,
-            )
-            for language, change in changes.items()
-            if change.before and (folder / table[language]["before"]).is_file()
+        changes = {
+            language: self.change(tables[language], language, folder)
+            for language in _SEPARATORS
+            if language in tables and (there(tables[language], "before") or "before" not in tables[language])
         }
-        self.places(old, options)
-        return old, options
+        self.places(changes, options)
+        return changes, options

@@ -43,9 +43,9 @@ def find(syntax: Syntax) -> Anchor:
     values = _values(syntax)
     candidates = [found for i, c in enumerate(syntax.commands) if (found := _candidate(i, c, values, syntax))]
     docker = [candidate for candidate in candidates if candidate.engine == "docker"]
-    candidates = docker or candidates
+    every = docker or candidates
     # A function that runs what it is handed, and with more words as well, is one place all the same.
-    candidates = list({candidate.command.head: candidate for candidate in reversed(candidates)}.values())[::-1]
+    candidates = list({candidate.command.head: candidate for candidate in reversed(every)}.values())[::-1]
     if not candidates:
         raise NoBuildError(
             "no command here runs `docker build` or `docker buildx build`",
@@ -70,6 +70,7 @@ def find(syntax: Syntax) -> Anchor:
         tuple(candidate.command for candidate in tries),
         tuple((c.command.words[c.verbs[0]].start, c.command.words[c.verbs[1]].end) for c in tries),
         _around(tries, syntax),
+        _behind(every, tries),
     )
 
 
@@ -177,6 +178,14 @@ def _tries(candidates: list[_Candidate], syntax: Syntax) -> list[_Candidate] | N
             return None
         earlier.add(candidate.index)
     return candidates
+
+
+def _behind(every: list[_Candidate], tries: list[_Candidate]) -> tuple[int, ...]:
+    """Where words can be put behind those that name the build, in each list that a try may run. Empty where one
+    of them has no room for any, such as a string that is split into words."""
+    heads = {candidate.command.head for candidate in tries}
+    last = [c.command.words[c.verbs[1]] for c in every if c.command.head in heads]
+    return tuple(sorted({word.end for word in last})) if all(word.room for word in last) else ()
 
 
 def _around(tries: list[_Candidate], syntax: Syntax) -> Statement:

@@ -138,6 +138,7 @@ def nothing(done: Change, reverse: bool) -> str:
 
 _WOULD = {
     State.NO_CACHE: "put the block before the build",
+    State.ABSENT: "make the change",
     State.HOOK: "put the block before the build, and keep the hook beside it",
     State.FOREIGN: "take that block out, and put ours before the build",
     State.CURRENT: "change nothing",

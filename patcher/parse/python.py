@@ -59,6 +59,7 @@ class _Text:
     start: int
     end: int
     variable: str = ""
+    room: bool = False  # an element of a list, where others can be put behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,10 +475,10 @@ def _spliced(parts: Sequence[Sequence[tuple[_Item, ...]]]) -> Iterator[_List]:
         yield _List(tuple(item for part in chosen for item in part))
 
 
-def _word(value: _Value, start: int, end: int) -> _Item:
+def _word(value: _Value, start: int, end: int, room: bool = False) -> _Item:
     """A value as one element of a list."""
     if isinstance(value, _Text):
-        return _Text(value.text, start, end, value.variable)
+        return _Text(value.text, start, end, value.variable, room)
     if isinstance(value, _Parameter):
         return _Parameter(value.owner, value.name, start, end)
     return value if isinstance(value, _List) else _Text(None, start, end)
@@ -501,9 +502,10 @@ def _words(value: _List) -> tuple[Word, ...]:
     for item in value.items:
         plain = item.value if isinstance(item, _Rest) else item
         if isinstance(plain, _Text):
-            words.append(Word(plain.start, plain.end, None if isinstance(item, _Rest) else plain.text, plain.variable))
+            text = None if isinstance(item, _Rest) else plain.text
+            words.append(Word(plain.start, plain.end, text, plain.variable, plain.room))
         elif isinstance(plain, _Parameter):
-            words.append(Word(plain.start, plain.end, None, plain.name))
+            words.append(Word(plain.start, plain.end, None, plain.name, room=False))
     return tuple(words)
 
 
@@ -1090,7 +1092,7 @@ class _Reader:
             if isinstance(element, cst.StarredElement):
                 parts.append([_spread(value, *span) for value in values] or [(_Rest(_Text(None, *span)),)])
             else:
-                parts.append([_single(value, *span) for value in values] or [(_Text(None, *span),)])
+                parts.append([(_word(value, *span, room=True),) for value in values] or [(_Text(None, *span),)])
         return _some(_spliced(parts))
 
     def eval_binary(self, node: cst.BinaryOperation, state: _State) -> _Values:

@@ -71,12 +71,17 @@ def one_build(before: int, after: int) -> Finding:
     return _finding("one build", problem, "one" if after == 1 else f"one, tried {after} times")
 
 
+def _lines(script: Script) -> list[str]:
+    """The lines with their ends, which are newlines only: a form feed ends none."""
+    return [line for line in re.split(r"(?<=\n)", script.text) if line]
+
+
 def changed_lines(
     reference: Script, result: Script, builds: Sequence[int]
 ) -> tuple[list[str], list[tuple[str, str]], int]:
     """The lines of the reference that are gone without being a build's, the builds' lines before and after,
     and how many lines were added. ``builds`` are offsets in the reference."""
-    old, new = reference.text.splitlines(keepends=True), result.text.splitlines(keepends=True)
+    old, new = _lines(reference), _lines(result)
     wanted = {reference.text.count("\n", 0, offset) for offset in builds}
     top = 0
     while top < min(len(old), len(new)) and old[top] == new[top]:
@@ -110,18 +115,19 @@ def _extends(new: str, old: str) -> bool:
 
 def only_intended(reference: Script, result: Script, builds: Sequence[int]) -> Finding:
     """Whether no line changed but the build command's."""
-    lost, _, added = changed_lines(reference, result, builds)
+    lost, replaced, added = changed_lines(reference, result, builds)
     problem = f"{len(lost)} other lines are changed, the first: {lost[0].strip()}" if lost else ""
     return _finding(
-        "only the intended lines", problem, f"{added} added, {len(builds)} of them the build's", "\n".join(lost)
+        "only the intended lines", problem, f"{added} added, {len(replaced)} of them the build's", "\n".join(lost)
     )
 
 
 def style(reference: Script, result: Script) -> Finding:
     """Whether the added lines have neither tabs nor trailing blanks where the others have none."""
-    had = set(reference.text.splitlines())
-    added = [line for line in result.text.splitlines() if line not in had]
-    bad = [line for line in added if "\t" in line.lstrip("\t") or line.rstrip(" \t") != line]
+    had = set(_lines(reference))
+    added = [line for line in _lines(result) if line not in had]
+    bad = [line for line in added if "\t" in line.strip() or re.search(r"[ \t]\r?\n?\Z", line)]
+    bad = [line.rstrip("\r\n") for line in bad if not any(_extends(line, old) for old in had)]
     return _finding("no tabs or trailing blanks", f"added: {bad[0]!r}" if bad else "")
 
 
