@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import subprocess
-import sys
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -177,14 +177,15 @@ def run(
     workers = min(processors, len(first))
     made: dict[str, Callable[[], Change | CiPatcherError]] = {}
     pool: ProcessPoolExecutor | None = None
+    folder = tempfile.TemporaryDirectory(prefix="ci-patcher-", ignore_cleanup_errors=True)
     if workers > 1:
         # Processes, since a third of the time is Python's own: over eight branches they save half of the wall
         # time on two processors. Forked here, before a progress bar starts its thread.
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _worker)
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _worker, (folder.name,))
     for name in first.values():
         call = partial(_one, held[name], recipe, values, reverse, verify, max(1, processors // max(1, workers)))
         made[name] = pool.submit(call).result if pool else cache(call)
-    return _outcomes(targets, held, leads, made, strict, pool)
+    return _outcomes(targets, held, leads, made, strict, pool, folder)
 
 
 def _outcomes(
@@ -194,6 +195,7 @@ def _outcomes(
     made: Mapping[str, Callable[[], Change | CiPatcherError]],
     strict: bool,
     pool: ProcessPoolExecutor | None,
+    folder: tempfile.TemporaryDirectory[str],
 ) -> Generator[Outcome, None, None]:
     try:
         for target in targets:
@@ -210,18 +212,17 @@ def _outcomes(
                 yield Outcome(target, error=_renamed(found, leads[target.name], target.name), strict=strict)
     except BaseException:
         for child in multiprocessing.active_children():
-            child.terminate()
+            child.kill()
         raise
     finally:
         if pool:
             pool.shutdown(cancel_futures=True)
+        folder.cleanup()
 
 
-def _worker() -> None:
-    """In each new process: leave Ctrl-C to the parent, end with what is begun cleaned up, and outlive no parent."""
-
-    def end(*_: object) -> None:
-        sys.exit(1)
+def _worker(folder: str) -> None:
+    """In each new process: leave Ctrl-C to the parent, which removes what a killed one leaves in the folder for
+    temporary files, and outlive no parent."""
 
     def follow() -> None:
         parent = multiprocessing.parent_process()
@@ -230,7 +231,7 @@ def _worker() -> None:
         os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, end)
+    tempfile.tempdir = folder
     threading.Thread(target=follow, daemon=True).start()
 
 

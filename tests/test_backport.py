@@ -1,0 +1,601 @@
+"""Backport: which revisions, what is written and where, and that nothing else is touched."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from patcher import backport, pipeline
+from patcher.cli import main
+from patcher.model import InputError, NoBuildError, RefusedError
+from patcher.parse import python, shell
+from patcher.sources import Objects
+from tests.conftest import FIXTURES
+
+PARSERS = (python, shell)  # imported here, so that the processes that are forked need not do so each time
+BRANCHES = ("25.x", "26.x", "27.x", "28.x", "29.x", "30.x", "31.x", "master")
+WHO = ("--author", "A U Thor <author@example.org>")
+PATCH = "0001-ci-optionally-cache-docker-build-layers-on-the-CI-ho.patch"
+ENVIRONMENT = {
+    "PATH": os.environ.get("PATH", os.defpath),
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    **{f"GIT_{who}_{what}": "C O Mitter" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+DATE = 1_700_000_000
+
+
+def git(cwd: Path, *arguments: str, date: int = DATE, data: str | None = None, check: bool = True) -> str:
+    environment = ENVIRONMENT | {f"GIT_{who}_DATE": f"{date} +0200" for who in ("AUTHOR", "COMMITTER")}
+    done = subprocess.run(
+        ["git", *arguments], cwd=cwd, env=environment, input=data, capture_output=True, text=True, check=False
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def run(repo: Path, *arguments: str | Path, verify: bool = False) -> Result:
+    """The command in this process, as a shell would call it."""
+    options = [] if verify else ["--no-verify"]
+    result = CliRunner().invoke(main, ["backport", "--repo", str(repo), *map(str, arguments), *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Every file below a folder: size, time of the last change and hash."""
+    found: dict[str, tuple[int, int, str]] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path.relative_to(folder))] = status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest()
+    return found
+
+
+def commit(repo: Path, branch: str, tree: Path, date: int = DATE) -> None:
+    """A branch whose one commit holds a tree."""
+    git(repo, "checkout", "--quiet", "--orphan", branch)
+    git(repo, "rm", "-r", "--quiet", "--cached", "--ignore-unmatch", ".")
+    shutil.rmtree(repo / "ci", ignore_errors=True)
+    shutil.copytree(tree / "ci", repo / "ci")
+    git(repo, "add", "--force", "ci")
+    git(repo, "commit", "--quiet", "--message", f"The state of {branch}", date=date)
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All release branches, each a miniature tree, and the master branch checked out."""
+    repo = tmp_path_factory.mktemp("backport") / "bitcoin"
+    repo.mkdir()
+    git(repo, "init", "--quiet", "--initial-branch=first")
+    for number, branch in enumerate(BRANCHES):
+        commit(repo, branch, FIXTURES / branch, DATE + number)
+    git(repo, "tag", "v29.0", "29.x")
+    git(repo, "branch", "wip/29.x", "29.x")
+    return repo
+
+
+@pytest.fixture
+def repo(original: Path, tmp_path: Path) -> Path:
+    shutil.copytree(original, tmp_path / "bitcoin", symlinks=True)
+    return tmp_path / "bitcoin"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# which revisions
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        (["nonsuch"], ["nonsuch: nonsuch, unknown"]),
+        (["z*"], ["z*: z*, unknown"]),
+        (["--all"], ["--all: --all, unknown"]),
+        (["29.x\nmaster"], ["29.x\nmaster: 29.x\nmaster, unknown"]),
+        ([""], [": , unknown"]),
+        (["master:ci"], ["master:ci: master:ci, unknown"]),
+        ([], [f"{name}: {name}" for name in BRANCHES]),
+        (["*.x"], [f"{name}: {name}" for name in BRANCHES[:-1]]),
+        (["3?.x"], ["30.x: 30.x", "31.x: 31.x"]),
+        (["*/29.x"], ["wip/29.x: wip/29.x"]),
+        (["v*"], ["v29.0: v29.0"]),
+        (["v29.0", "HEAD", "28.x^{}"], ["v29.0: v29.0", "HEAD: HEAD", "28.x^{}: 28.x^{}"]),
+        (["29.x", "2?.x", "29.x"], [f"{name}: {name}" for name in ("29.x", "25.x", "26.x", "27.x", "28.x")]),
+        (["refs/heads/29.x"], ["refs/heads/29.x: 29.x"]),
+    ],
+)
+def test_the_revisions_of_a_repository(original: Path, asked: Sequence[str], wanted: Sequence[str]) -> None:
+    assert selected(original, asked) == wanted
+
+
+def selected(repo: Path, asked: Sequence[str]) -> list[str]:
+    with Objects(repo) as objects:
+        targets = backport.select(objects, asked)
+    return [f"{one.name}: {one.revision}{'' if one.commit else ', unknown'}" for one in targets]
+
+
+def test_a_local_branch_comes_before_a_remotes_and_upstream_before_origin(original: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(original), str(clone))
+    git(clone, "remote", "add", "a-fork", str(original))
+    git(clone, "fetch", "--quiet", "a-fork")
+    assert selected(clone, []) == [*(f"{name}: origin/{name}" for name in BRANCHES[:-1]), "master: master"]
+    git(clone, "branch", "--quiet", "27.x", "origin/27.x")
+    git(clone, "remote", "add", "upstream", str(original))
+    git(clone, "fetch", "--quiet", "upstream", "29.x")
+    asked = ["27.x", "28.x", "29.x", "origin/29.x", "a-fork/3*"]
+    assert selected(clone, asked) == [
+        "27.x: 27.x",
+        "28.x: origin/28.x",
+        "29.x: upstream/29.x",
+        "origin/29.x: origin/29.x",
+        "a-fork/30.x: a-fork/30.x",
+        "a-fork/31.x: a-fork/31.x",
+    ]
+
+
+def test_the_default_branch_is_the_one_that_the_remote_names(original: Path, tmp_path: Path) -> None:
+    renamed, clone = tmp_path / "renamed", tmp_path / "clone"
+    shutil.copytree(original, renamed)
+    git(renamed, "branch", "--move", "master", "trunk")
+    assert selected(renamed, [])[-1] == "31.x: 31.x"
+    git(tmp_path, "clone", "--quiet", str(renamed), str(clone))
+    assert selected(clone, [])[-1] == "trunk: trunk"
+
+
+def test_nothing_named_and_nothing_found(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "--initial-branch=odd")
+    result = run(tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Name the branches" in result.stderr
+
+
+def test_labels_are_safe_and_unlike_each_other(repo: Path, out: Path) -> None:
+    git(repo, "branch", "origin-27.x", "27.x")
+    git(repo, "update-ref", "refs/remotes/origin/27.x", "27.x")
+    result = run(repo, "origin/27.x", "origin-27.x", "27.x~0", "@{0}", "-o", out, *WHO)
+    assert result.exit_code == 0, result.stderr
+    assert names(out) == [f"{folder}/{PATCH}" for folder in ("0", "27.x-0", "origin-27.x-2", "origin-27.x")]
+
+
+# the patches
+
+
+def test_every_patch_is_taken_by_git_am_on_its_branch(repo: Path, out: Path) -> None:
+    pick = git(repo, "rev-parse", "v29.0")
+    result = run(repo, "-o", out, *WHO, "--github-pull", "#31545", "--rebased-from", pick, "--signoff")
+    assert result.exit_code == 0, result.stderr
+    assert names(out) == [f"{branch}/{PATCH}" for branch in BRANCHES]
+    for branch in BRANCHES:
+        git(repo, "checkout", "--quiet", "--detach", branch)
+        git(repo, "am", "--quiet", str(out / branch / PATCH))
+        assert git(repo, "log", "-1", "--format=%(trailers)").splitlines() == [
+            "Github-Pull: #31545",
+            f"Rebased-From: {pick}",
+            "Signed-off-by: A U Thor <author@example.org>",
+        ]
+        assert git(repo, "log", "-1", "--format=%an <%ae>") == WHO[1]
+        assert git(repo, "log", "-1", "--format=%ad", "--date=raw") == git(
+            repo, "log", "-1", "--format=%cd", "--date=raw", branch
+        )
+        assert f"Base: {branch}, commit {git(repo, 'rev-parse', branch)}" in (out / branch / PATCH).read_text()
+    assert run(repo, "HEAD", *WHO).stderr.startswith("HEAD: ci/test/02_run_container.py: nothing to do")
+
+
+def test_the_same_bytes_again_and_on_stdout(
+    repo: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (out, tmp_path / "again"):
+        assert run(repo, "2[89].x", "-o", folder, *WHO).exit_code == 0
+    assert {name: (out / name).read_bytes() for name in names(out)} == {
+        name: (tmp_path / "again" / name).read_bytes() for name in names(out)
+    }
+    result = run(repo, "2[89].x", *WHO)
+    assert result.stdout_bytes == b"".join((out / name).read_bytes() for name in names(out))
+    (tmp_path / "split").mkdir()
+    (tmp_path / "mbox").write_bytes(result.stdout_bytes)
+    assert git(tmp_path, "mailsplit", "-osplit", "mbox") == "2"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    assert "\nDate: Fri, 2 Jan 1970 00:00:00 +0000\n" in run(repo, "29.x", *WHO).stdout
+
+
+@pytest.mark.parametrize(("form", "name"), [("diff", "diff"), ("markdown", "md")])
+def test_other_forms(repo: Path, out: Path, form: str, name: str) -> None:
+    assert run(repo, "29.x", "27.x", "-o", out, "--format", form).exit_code == 0
+    assert names(out) == [f"{branch}/{PATCH.removesuffix('patch')}{name}" for branch in ("27.x", "29.x")]
+
+
+def test_without_an_author_it_is_a_diff_and_says_so(repo: Path, out: Path) -> None:
+    result = run(repo, "29.x", "-o", out)
+    assert "--format diff, since the author" in result.stderr
+    git(repo, "checkout", "--quiet", "29.x")
+    git(repo, "apply", "--check", str(out / "29.x" / PATCH.replace(".patch", ".diff")))
+    assert run(repo, "29.x", "28.x").exit_code == 2
+
+
+def test_reverse_takes_it_out_again(repo: Path, out: Path) -> None:
+    assert run(repo, "27.x", "31.x", "--branch", "with-", *WHO).exit_code == 0
+    result = run(repo, "with-27.x", "with-31.x", "29.x", "--reverse", "-o", out, *WHO, "--pr-body")
+    assert "29.x: ci/test/02_run_container.sh: nothing to do" in result.stderr
+    for branch in ("27.x", "31.x"):
+        git(repo, "checkout", "--quiet", "--detach", f"with-{branch}")
+        git(repo, "am", "--quiet", str(out / f"with-{branch}" / PATCH))
+        assert git(repo, "rev-parse", "HEAD^{tree}") == git(repo, "rev-parse", f"{branch}^{{tree}}")
+    assert "out again" in (out / "pull-request.md").read_text().split("\n", 1)[0]
+
+
+def test_revisions_with_the_same_scripts_are_reviewed_once(
+    repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(repo, "branch", "28.1", "28.x")
+    seen: list[str] = []
+    change = pipeline.change
+
+    def counted(source: Any, *arguments: Any, **options: Any) -> pipeline.Change:
+        seen.append(source.name)
+        return change(source, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "change", counted)
+    assert run(repo, "28.x", "28.1", "-o", out, *WHO).exit_code == 0
+    assert seen == ["28.x"]
+    assert "Base: 28.1, commit " in (out / "28.1" / PATCH).read_text()
+    assert "Base: 28.x, commit " in (out / "28.x" / PATCH).read_text()
+
+
+# what goes wrong with some
+
+
+def test_one_failing_branch_stops_nothing(repo: Path, out: Path, tmp_path: Path) -> None:
+    for branch, tree in (("22.x", "no-build"), ("two-builds", "two-builds"), ("cut", "27.x")):
+        copy = tmp_path / branch
+        shutil.copytree(FIXTURES / tree, copy)
+        if branch == "cut":
+            script = copy / "ci/test/02_run_container.sh"
+            script.write_text(script.read_text(encoding="utf8")[:900] + '\necho "', encoding="utf8")
+        commit(repo, branch, copy)
+    result = run(repo, "22.x", "27.x", "two-builds", "cut", "nonsuch", "29.x", "-o", out, *WHO)
+    assert result.exit_code == 4
+    assert names(out) == [f"{branch}/{PATCH}" for branch in ("27.x", "29.x")]
+    assert "cut: ci/test/02_run_container.sh:" in result.stderr
+    assert "nonsuch: no such branch" in result.stderr
+    table = {line.split(" | ")[0].strip("| "): line for line in result.stdout.splitlines() if line.startswith("| ")}
+    assert "| skipped: 22.x: no image build found" in table["22.x"]
+    assert "| error: ci/test/02_run_container.sh:" in table["cut"]
+    assert "| patched " in table["29.x"]
+    assert len({len(line) for line in table.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("branches", "status"),
+    [(["29.x"], 0), (["22.x", "29.x"], 0), (["22.x"], 3), (["two", "29.x"], 3), (["two", "nonsuch"], 4)],
+)
+def test_the_exit_status(repo: Path, out: Path, branches: Sequence[str], status: int) -> None:
+    commit(repo, "22.x", FIXTURES / "no-build")
+    commit(repo, "two", FIXTURES / "two-builds")
+    assert run(repo, *branches, "-o", out, *WHO).exit_code == status
+
+
+def test_a_failed_review_gives_no_patch(repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patcher.review.static.second_run", lambda *_: _broken())
+    result = run(repo, "28.x", "29.x", "-o", out, *WHO)
+    assert (result.exit_code, names(out)) == (1, [])
+    assert "28.x: the review failed, so there is no patch:" in result.stderr
+    monkeypatch.undo()
+    result = run(repo, "28.x", "-o", out, *WHO, "--strict")
+    assert (result.exit_code, names(out)) == (1, [])
+    assert "--strict: not all was run" in result.stderr
+
+
+def _broken() -> Any:
+    from patcher.model import Finding, Verdict
+
+    return Finding("a check", Verdict.BROKEN, "it does not hold")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--github-pull", "31545"], "the form is # and digits"),
+        (["--rebased-from", "e87429a2d0"], "a full hash is needed"),
+        (["--rebased-from", "0" * 40], "this repository has no such commit"),
+        (["--signoff"], "--signoff needs an author"),
+        (["--branch", ""], "--branch needs a prefix"),
+        (["--branch", "x-"], "--branch needs an author"),
+        (["--force"], "--force is for --branch"),
+        (["--date", "yesterday"], "not a date"),
+        (["--format", "mbox"], "an mbox needs an author"),
+    ],
+)
+def test_wrong_options(original: Path, options: Sequence[str], says: str) -> None:
+    result = run(original, "29.x", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr
+
+
+def test_a_commit_that_a_shallow_clone_cannot_know_is_believed(original: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", "--depth=1", original.as_uri(), "shallow")
+    git(tmp_path / "shallow", "rev-parse", "HEAD")
+    (tmp_path / "shallow/.git/shallow").write_text(git(original, "rev-parse", "master") + "\n")
+    result = run(tmp_path / "shallow", "master", *WHO, "--rebased-from", "0" * 40)
+    assert result.exit_code == 0, result.stderr
+    assert f"\nRebased-From: {'0' * 40}\n" in result.stdout
+
+
+# what is written
+
+
+def worktree(repo: Path, folder: Path) -> Path:
+    git(repo, "worktree", "add", "--quiet", "--detach", str(folder), "29.x")
+    return folder
+
+
+def bare(repo: Path, folder: Path) -> Path:
+    git(repo, "clone", "--quiet", "--bare", str(repo), str(folder))
+    return folder
+
+
+def dirty(repo: Path, folder: Path) -> Path:  # noqa: ARG001
+    (repo / "ci/test/02_run_container.py").write_text("not what is committed\n")
+    git(repo, "add", ".")
+    (repo / "ci/test/00_setup_env.sh").unlink()
+    return repo
+
+
+def rebasing(repo: Path, folder: Path) -> Path:  # noqa: ARG001
+    for branch in ("one", "other"):
+        git(repo, "checkout", "--quiet", "-b", branch, "29.x")
+        (repo / "ci/test/00_setup_env.sh").write_text(branch)
+        git(repo, "commit", "--quiet", "--all", "--message", branch)
+    git(repo, "rebase", "one", check=False)
+    assert (repo / ".git/rebase-merge").is_dir()
+    return repo
+
+
+@pytest.mark.parametrize("kind", [worktree, bare, dirty, rebasing])
+def test_the_repository_is_only_read(repo: Path, out: Path, tmp_path: Path, kind: Callable[[Path, Path], Path]) -> None:
+    there = kind(repo, tmp_path / "other")
+    before = listing(tmp_path)
+    branches = ("25.x", "29.x", "master")
+    result = run(there, *branches, "-o", out, *WHO)
+    assert result.exit_code == 0, result.stderr
+    assert names(out) == [f"{branch}/{PATCH}" for branch in branches]
+    shutil.rmtree(out)
+    assert listing(tmp_path) == before
+
+
+def test_a_partial_clone_names_what_it_lacks(repo: Path, out: Path, tmp_path: Path) -> None:
+    git(repo, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", repo.as_uri(), "partial")
+    before = listing(tmp_path)
+    result = run(tmp_path / "partial", "25.x", "27.x", "master", "-o", out, *WHO)
+    assert (result.exit_code, names(out)) == (4, [f"master/{PATCH}"])
+    blob = git(repo, "rev-parse", "27.x:ci/test/02_run_container.sh")
+    assert f"27.x: ci/test/02_run_container.sh: its blob {blob} is not in this clone" in result.stderr
+    shutil.rmtree(out)
+    assert listing(tmp_path) == before
+
+
+def test_branches_are_all_that_is_written(repo: Path, out: Path) -> None:
+    branches = ("25.x", "29.x", "master")
+    assert run(repo, *branches, "-o", out, *WHO).exit_code == 0
+    before = listing(repo)
+    result = run(repo, *branches, "--branch", "cache/", *WHO)
+    assert result.exit_code == 0, result.stderr
+    after = listing(repo)
+    new = {path for path in after if path not in before}
+    assert all(
+        path.startswith((".git/objects/", ".git/refs/heads/cache", ".git/logs/refs/heads/cache")) for path in new
+    )
+    assert {path: entry for path, entry in after.items() if path in before and (repo / path).is_file()} == {
+        path: entry for path, entry in before.items() if (repo / path).is_file()
+    }
+    git(repo, "fsck", "--strict", "--no-dangling")
+    for branch in branches:
+        made = f"cache/{branch}"
+        git(repo, "checkout", "--quiet", "--detach", branch)
+        git(repo, "am", "--quiet", str(out / branch / PATCH))
+        assert git(repo, "rev-parse", f"{made}^") == git(repo, "rev-parse", branch)
+        assert git(repo, "rev-parse", f"{made}^{{tree}}") == git(repo, "rev-parse", "HEAD^{tree}")
+        assert git(repo, "log", "-1", "--format=%B%an%ad", made) == git(repo, "log", "-1", "--format=%B%an%ad")
+    assert run(repo, *branches, "--branch", "cache/", *WHO).exit_code == 0  # there already
+
+
+def test_no_branch_is_moved_without_force_and_none_that_is_checked_out(repo: Path, tmp_path: Path) -> None:
+    git(repo, "branch", "x-28.x", "master")
+    refs = git(repo, "for-each-ref")
+    objects = listing(repo / ".git/objects")
+    result = run(repo, "27.x", "28.x", "--branch", "x-", *WHO)
+    assert result.exit_code == 2
+    assert "x-28.x exists already" in result.stderr
+    assert (git(repo, "for-each-ref"), listing(repo / ".git/objects")) == (refs, objects)
+    git(repo, "worktree", "add", "--quiet", str(tmp_path / "tree"), "x-28.x")
+    assert "is checked out" in run(repo, "27.x", "28.x", "--branch", "x-", "--force", *WHO).stderr
+    assert git(repo, "for-each-ref") == refs
+    git(repo, "worktree", "remove", str(tmp_path / "tree"))
+    result = run(repo, "27.x", "28.x", "--branch", "x-", "--force", *WHO)
+    assert (result.exit_code, git(repo, "rev-parse", "x-28.x^")) == (0, git(repo, "rev-parse", "28.x"))
+
+
+@pytest.mark.parametrize("prefix", ["a b", "-x", "29.x/", "x.lock/../"])
+def test_a_prefix_that_git_refuses(repo: Path, prefix: str) -> None:
+    refs = git(repo, "for-each-ref")
+    result = run(repo, "29.x", f"--branch={prefix}", *WHO)
+    assert result.exit_code == 2 if prefix != "-x" else result.exit_code in {0, 2}
+    assert git(repo, "for-each-ref") == refs or prefix == "-x"
+
+
+def test_a_branch_under_rebase_is_not_moved(repo: Path) -> None:
+    rebasing(repo, repo)
+    assert run(repo, "other", "--branch", "x-", *WHO).exit_code == 0
+    git(repo, "branch", "--force", "x-one", "other")
+    (repo / ".git/rebase-merge/head-name").write_text("refs/heads/x-one\n")
+    result = run(repo, "one", "--branch", "x-", "--force", *WHO)
+    assert "x-one is checked out or being rebased" in result.stderr
+
+
+# the folder
+
+
+def test_a_folder_with_other_files_keeps_them(repo: Path, out: Path) -> None:
+    (out / "29.x").mkdir(parents=True)
+    (out / "29.x/0002-mine.patch").write_text("mine")
+    assert run(repo, "29.x", "-o", out, *WHO).exit_code == 0
+    assert names(out) == [f"29.x/{PATCH}", "29.x/0002-mine.patch"]
+
+
+def test_a_file_where_the_folder_should_be(repo: Path, out: Path) -> None:
+    out.write_text("mine")
+    assert run(repo, "29.x", "-o", out, *WHO).exit_code == 2
+    assert out.read_text() == "mine"
+
+
+def test_a_full_disk_leaves_nothing_half_written(repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+    written: list[int] = []
+
+    def full(handle: int) -> None:
+        written.append(handle)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = run(repo, "2*.x", "-o", out, *WHO)
+    assert result.exit_code == 4
+    assert f"{out}/27.x/{PATCH}: no space left on device" in result.stderr
+    assert "Not finished. Done are 2 of 5:" in result.stderr
+    assert names(out) == [f"{branch}/{PATCH}" for branch in ("25.x", "26.x")]
+
+
+def test_an_interrupt_leaves_what_is_written_complete(repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.replace
+
+    def interrupted(source: Any, target: Any) -> None:
+        if "28.x" in str(target):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    result = run(repo, "2*.x", "-o", out, *WHO)
+    assert result.exit_code == 128 + signal.SIGINT
+    assert "Not finished. Done are 3 of 5:" in result.stderr
+    assert names(out) == [f"{branch}/{PATCH}" for branch in ("25.x", "26.x", "27.x")]
+    for branch in ("25.x", "26.x", "27.x"):
+        git(repo, "checkout", "--quiet", "--detach", branch)
+        git(repo, "am", "--quiet", str(out / branch / PATCH))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_no_process_behind(repo: Path, out: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "patcher", "backport", "--repo", str(repo), "-o", str(out), *WHO],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    while not children(process.pid) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(process.pid, number)
+    process.communicate(timeout=20)  # ends when nobody has its output any more
+    assert process.returncode in {-number, 128 + number}
+    assert not [name for name in (names(out) if out.exists() else []) if not name.endswith(PATCH)]
+    if number is signal.SIGINT:
+        assert sorted(path.name for path in tmp_path.iterdir() if path != out) == ["bitcoin"]
+
+
+def children(parent: int) -> list[str]:
+    return Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+
+
+def test_two_at_once_into_one_folder(repo: Path, out: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "patcher", "backport", "--repo", str(repo), "2*.x", "--no-verify", *WHO]
+    runs = [subprocess.Popen([*command, "-o", str(out)], stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in runs] == [0, 0]
+    assert run(repo, "2*.x", "-o", tmp_path / "alone", *WHO).exit_code == 0
+    assert {name: (out / name).read_bytes() for name in names(out)} == {
+        name: (tmp_path / "alone" / name).read_bytes() for name in names(tmp_path / "alone")
+    }
+
+
+# what is said
+
+
+def test_the_summary_as_data(repo: Path, out: Path) -> None:
+    result = run(repo, "28.x", "nonsuch", "--json", *WHO)
+    data = json.loads(result.stdout)
+    first, second = data["branches"]
+    assert (result.exit_code, data["status"]) == (4, 4)
+    assert (first["branch"], first["result"], first["state"]) == ("28.x", "patched", "the hook only")
+    assert first["commit"] == git(repo, "rev-parse", "28.x")
+    assert first["patch"].startswith("From ")
+    assert (second["result"], second["error"]["status"]) == ("error", 4)
+    data = json.loads(run(repo, "28.x", "--json", "-o", out, "--pr-body", *WHO).stdout)
+    assert data["branches"][0]["file"] == f"28.x/{PATCH}"
+    assert "patch" not in data["branches"][0]
+    assert data["pull_request"] == (out / "pull-request.md").read_text()
+
+
+def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> None:
+    commit(repo, "22.x", FIXTURES / "no-build")
+    commit(repo, "29.1", FIXTURES / "29.1")
+    result = run(repo, "22.x", "29.1", *BRANCHES, "-o", out, "--pr-body", "--github-pull", "#31545", *WHO)
+    assert result.exit_code == 0, result.stderr
+    text = (out / "pull-request.md").read_text()
+    for part in (
+        "DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set",
+        "https://docs.docker.com/build/cache/backends/local/",
+        "Backport of #31545 to 29.1, 25.x, 26.x",
+        "| skipped: 22.x: no image build found",
+        "lines of the block of #31545 are taken out first",
+        "` becomes `docker_build_cached docker buildx build",
+        "--no-verify: the linters and the scenarios were not run",
+        f"git switch --detach 27.x && git am out/27.x/{PATCH} && ci-patcher verify",
+        "Give each branch a host directory of its own",
+        "must be able to export local caches",
+    ):
+        assert part in text, part
+    assert str(tmp_path) not in text
+    on_stdout = run(repo, *BRANCHES, "--pr-body", *WHO)
+    assert on_stdout.stdout.startswith("If DANGER_DOCKER")
+    assert on_stdout.stderr.startswith("| Branch")
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    import pickle
+
+    for error in (InputError("a", where="b", hint="c"), NoBuildError("a"), RefusedError("a", hint="c")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), again.what, again.where, again.hint) == (type(error), error.what, error.where, error.hint)
+
+
+def test_the_real_branches(bitcoin_repo: Path, out: Path, tmp_path: Path) -> None:
+    result = run(bitcoin_repo, *BRANCHES, "-o", out, "--json", *WHO)
+    assert result.exit_code == 0, result.stderr
+    assert names(out) == [f"{branch}/{PATCH}" for branch in BRANCHES]
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--shared", "--no-checkout", str(bitcoin_repo.absolute()), str(clone))
+    for branch in json.loads(result.stdout)["branches"]:
+        git(clone, "read-tree", branch["commit"])
+        git(clone, "apply", "--cached", str(out / branch["file"]))
