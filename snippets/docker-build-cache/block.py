@@ -29,7 +29,7 @@ def docker_build_cached(run, cmd, *args, **kwargs):
             except OSError as e:
                 if os.path.lexists(f"{new}.old"):
                     os.rename(f"{new}.old", cache)
-                print(f"The docker build cache was not replaced: {e}")
+                print(f"The docker build cache was not replaced: {e}", file=sys.stderr)
             return result
         finally:
             subprocess.call(["rm", "-rf", *leftovers]) and subprocess.call(["rm", "-rf", *leftovers])  # Once more if a signal ended the first.
