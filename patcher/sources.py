@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -362,13 +363,16 @@ def author_of(folder: Path) -> str:
         git(folder, ["config", "--get", key], check=False).stdout.decode("utf8", "replace").strip()
         for key in ("user.name", "user.email")
     )
+    name, mail = (re.sub(r"[<>\r\n]", "", text) for text in (name, mail))
     return f"{name} <{mail}>" if name and mail else ""
 
 
 def set_date() -> str:
     """The date of ``SOURCE_DATE_EPOCH`` as ``SECONDS ZONE``, or empty."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return f"{epoch} +0000" if epoch.isdigit() else ""
+    if epoch and not re.fullmatch(r"[0-9]{1,11}", epoch):
+        raise UsageError(f"SOURCE_DATE_EPOCH={epoch}: not a number of seconds")
+    return f"{epoch} +0000" if epoch else ""
 
 
 def identity(source: Source, author: str, date: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ Each command is a module of its own that is imported when it is called: start-up
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from patcher import __version__
-from patcher.model import CiPatcherError
+from patcher.model import CiPatcherError, InputError
 
 _COMMANDS = {
     "inspect": "Say what a tree's CI script holds and what a patch would do.",
@@ -43,7 +44,12 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a path need not be text in this locale, or in any
+                stream.reconfigure(errors="backslashreplace")
         try:
+            if sys.stdout is None:
+                raise InputError("standard output is closed", hint="`> /dev/null` drops what comes out.")
             status = super().main(*args, **kwargs)
             sys.stdout.flush()
         except click.ClickException as error:
@@ -55,14 +61,21 @@ class _Group(click.Group):
         except CiPatcherError as error:
             show(error)
             status = error.status
-        except BrokenPipeError:
-            # The reader had enough, as `head -1` has. Keep Python from complaining while it flushes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (BrokenPipeError, SystemExit):  # which click makes of it
+            # The reader had enough, as `head -1` has.
+            _drop_output()
             status = 0
         except OSError as error:
-            click.echo(f"{error.filename or 'ci-patcher'}: {(error.strerror or str(error)).lower()}", err=True)
+            where = error.filename or "standard output or a temporary file"
+            click.echo(f"{where}: {(error.strerror or str(error)).lower()}", err=True)
+            _drop_output()
             status = 4
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _drop_output() -> None:
+    """Keep Python from flushing at its end what could not be written, and from complaining about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def show(error: CiPatcherError) -> None:

@@ -80,6 +80,8 @@ def emits(function: Any) -> Any:
 def source_of(tree: Path, repo: Path | None, rev: str | None) -> Source:
     if repo is None and rev is None:
         return sources.tree(tree)
+    if repo is not None and tree != Path():
+        raise UsageError("TREE and --repo are both given", hint="One of them is meant: TREE --rev REV works as well.")
     if rev is None:
         raise UsageError("--repo needs --rev", hint="For all release branches at once: ci-patcher backport --repo R")
     return sources.revision(repo or tree, rev)
@@ -111,20 +113,39 @@ def trailers_of(github_pull: Sequence[str], rebased_from: Sequence[str], signoff
     return [*trailers, *([f"Signed-off-by: {author}"] if signoff else [])]
 
 
+def author_option(author: str) -> str:
+    """An author as git takes it. Raises UsageError where the form is another."""
+    if author and not re.fullmatch(r"[^<>\s\0]([^<>\r\n\0]*[^<>\s\0])? <[^<>\s\0]+>", author):
+        raise UsageError(f"--author {author}: the form is 'Name <mail>'", hint="Quote it: the shell knows < and >.")
+    return author
+
+
 def raw_date(date: str) -> str:
-    """A date as git's raw form. Raises UsageError for what is neither that nor ISO 8601."""
+    """A date as git's raw form. Raises UsageError for what is neither that nor ISO 8601, or not in git's range."""
     from datetime import UTC, datetime
 
-    if not date or re.fullmatch(r"[0-9]+ [+-][0-9]{4}", date):
-        return date
-    if re.fullmatch(r"@?[0-9]+", date):
-        return f"{date.lstrip('@')} +0000"
-    try:
-        parsed = datetime.fromisoformat(date)
-    except ValueError:
-        raise UsageError(f"--date {date}: not a date", hint="Use 2024-12-31T23:59:59+00:00, or SECONDS ZONE.") from None
-    parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    return f"{int(parsed.timestamp())} {parsed.strftime('%z')}"
+    raw = f"{date.lstrip('@')} +0000" if re.fullmatch(r"@?[0-9]+", date) else date
+    if date and not re.fullmatch(r"[0-9]+ [+-][0-9]{4}", raw):
+        try:
+            parsed = datetime.fromisoformat(date)
+        except ValueError:
+            raw = ""
+        else:
+            parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+            raw = f"{int(parsed.timestamp())} {parsed.strftime('%z')}"
+    if date and not re.fullmatch(r"[0-9]{1,11} [+-](0[0-9]|1[0-3])[0-5][0-9]", raw):
+        raise UsageError(
+            f"--date {date}: not a date that git takes", hint="Use 2024-12-31T23:59:59+00:00, or SECONDS ZONE."
+        )
+    return raw
+
+
+KEEP_CR = "The lines end with CR LF: git am needs --keep-cr."
+
+
+def keeps_cr(done: pipeline.Change) -> bool:
+    """Whether the patch, as a mail, would lose its carriage returns."""
+    return any("\r\n" in script.text for pair in done.pairs for script in pair)
 
 
 def emitted(
@@ -137,7 +158,8 @@ def emitted(
         source = done.source
         base = [f"Base: {source.name}, commit {source.revision}"] if source.revision else []
         message = pipeline.message(done.recipe, trailers, reverse=reverse)
-        return git.mbox(done.pairs, message, author, date, "\n".join([*report.summary(done), *base]))
+        below = [*report.summary(done), *base, *([KEEP_CR] if keeps_cr(done) else [])]
+        return git.mbox(done.pairs, message, author, date, below)
     diff = git.diff(done.pairs)
     return report.markdown(done, diff.decode("utf8", "replace")).encode() if form == "markdown" else diff
 
@@ -175,7 +197,9 @@ def _write_beside(path: Path, content: bytes) -> None:
 
 def folder_for(output: Path) -> Path:
     if output.exists() and not output.is_dir():
-        raise UsageError("-o names a file, a folder is needed", where=str(output))
+        raise UsageError(
+            "-o names a file, a folder is needed", where=str(output), hint="For a file of that name: > FILE"
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,6 +11,7 @@ import click
 from patcher import pipeline, sources
 from patcher.cli import common
 from patcher.cli.common import (
+    author_option,
     emits,
     file_name,
     folder_for,
@@ -22,6 +23,7 @@ from patcher.cli.common import (
     write_beside,
 )
 from patcher.emit import report
+from patcher.model import UsageError
 
 
 @click.command()
@@ -55,8 +57,19 @@ def patch(
 
     Example: ci-patcher patch ~/bitcoin | git -C ~/bitcoin am
     """
+    date = raw_date(date)
     source = source_of(tree, repo, rev)
     found_recipe, values = recipe_of(recipe_name, settings, folders)
+    # What cannot be emitted in the end is refused before the review, which takes long.
+    author, date = sources.identity(source, author_option(author), date)
+    trailers = trailers_of(github_pull, rebased_from, signoff, author)
+    folder = folder_for(output) if output and not check else None
+    missing = " and ".join(name for name, known in (("author", author), ("date", date)) if not known)
+    if form == "mbox" and missing and not check:
+        raise UsageError(
+            f"an mbox needs an author and a date, and the {missing} is unknown",
+            hint="Give --author 'Name <mail>' and --date.",
+        )
     done = pipeline.change(source, found_recipe, values, reverse=reverse, verify=not (no_verify or check))
     if not done.pairs:
         click.echo(report.nothing(done, reverse), err=True)
@@ -71,22 +84,21 @@ def patch(
             "The review failed, so there is no patch." if done.broken else "--strict: not all was run.", err=True
         )
         return 1
-    known_author, known_date = sources.identity(source, author, raw_date(date))
     if form is None:
-        form = "mbox" if known_author and known_date else "diff"
-        if form == "diff":
-            missing = " and ".join(n for n, known in (("author", known_author), ("date", known_date)) if not known)
+        form = "diff" if missing else "mbox"
+        if missing:
             click.echo(f"--format diff, since the {missing} of a commit is unknown: --author, --date", err=True)
-    trailers = trailers_of(github_pull, rebased_from, signoff, known_author)
-    emitted = common.emitted(done, form, known_author, known_date, trailers, reverse=reverse)
+    if form == "mbox" and common.keeps_cr(done):
+        click.echo(common.KEEP_CR, err=True)
+    emitted = common.emitted(done, form, author, date, trailers, reverse=reverse)
     if as_json:
         emitted = (
             json.dumps(report.data(done) | {"patch": emitted.decode("utf8", "replace")}, indent=2) + "\n"
         ).encode()
-    if output is None:
+    if folder is None:
         click.echo(emitted, nl=False)
     else:
-        path = folder_for(output) / file_name(found_recipe, form)
+        path = folder / file_name(found_recipe, form)
         write_beside(path, emitted)
         click.echo(str(path), err=True)
     return 0

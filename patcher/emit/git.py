@@ -40,7 +40,8 @@ def _git(folder: Path, arguments: Sequence[str], data: bytes = b"", ok: tuple[in
     except OSError as error:
         raise InputError(f"git cannot be run: {error.strerror}", hint="Install git.") from None
     if done.returncode not in ok:
-        raise InputError(f"git {arguments[0]} failed: {done.stderr.decode('utf8', 'replace').strip()}")
+        said = done.stderr.decode("utf8", "replace").strip().split("\n", 1)[0]
+        raise InputError(f"git {arguments[0]} failed: {said or done.returncode}")
     return done.stdout
 
 
@@ -69,9 +70,9 @@ def diff(pairs: Sequence[Pair]) -> bytes:
         )
 
 
-def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: str = "") -> bytes:
+def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Sequence[str] = ()) -> bytes:
     """The change as ``git am`` takes it. ``author`` is ``Name <mail>``, ``date`` as git takes it
-    (``SECONDS ZONE``), ``below`` stands under the ``---`` line, where ``git am`` drops it."""
+    (``SECONDS ZONE``), the lines ``below`` stand under the ``---`` line, where ``git am`` drops them."""
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
         folder = Path(name)
         _repository(folder)
@@ -81,13 +82,14 @@ def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: str
     head, found, tail = made.partition(b"\n---\n")
     if not found:
         raise InputError("git format-patch made no patch")
-    lines = [f"  {line}".rstrip() for line in _printable(below).splitlines()]
+    # Indented, so that none begins a diff or a mail; GNU patch takes an indented diff, but not one on one line.
+    lines = [f"  {_printable(line)}".rstrip() for line in below]
     note = "".join(line + "\n" for line in [*lines, ""]) if lines else ""
     return head + found + note.encode("utf8", "surrogateescape") + tail
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _repository(folder: Path) -> None:

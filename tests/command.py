@@ -1,0 +1,83 @@
+"""The program as a user calls it: a process of its own, in the sealed environment of the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import FIXTURES
+
+SCRIPT = "ci/test/02_run_container.sh"
+WHO = ("--author", "A U Thor <author@example.org>", "--date", "1700000000 +0100")
+BUILD = b"#!/usr/bin/env bash\ndocker build .\n"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a call ended."""
+
+    status: int
+    out: bytes
+    error: str
+
+    @property
+    def first(self) -> str:
+        return self.error.split("\n", 1)[0]
+
+
+def call(cwd: Path, *arguments: str | Path | bytes, env: Mapping[str, str] | None = None, data: bytes = b"") -> Done:
+    """Run ci-patcher. Whatever the input, there is no traceback, and no output beside an error."""
+    done = subprocess.run(
+        command(*arguments), cwd=cwd, env=os.environ | dict(env or {}), input=data, capture_output=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    error = done.stderr.decode("utf8", "backslashreplace")
+    assert "Traceback" not in error, error
+    assert "Exception" not in error, error
+    return Done(done.returncode, done.stdout, error)
+
+
+def command(*arguments: str | Path | bytes) -> list[str | Path | bytes]:
+    return [sys.executable, "-P", "-m", "patcher", *arguments]
+
+
+def script(root: Path, content: bytes = BUILD, path: str = SCRIPT, mode: int = 0o755) -> Path:
+    """A file of a tree, its folders with it."""
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    file.chmod(mode)
+    return file
+
+
+def git(cwd: Path, *arguments: str | Path, data: bytes = b"") -> bytes:
+    identity = ["-c", "user.name=C O Mitter", "-c", "user.email=committer@example.org"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=cwd, input=data, capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def repository(root: Path, fixture: str = "29.x") -> Path:
+    """A repository with one commit, which holds a fixture's tree."""
+    shutil.copytree(FIXTURES / fixture, root)
+    git(root, "init", "--quiet", "--initial-branch=main")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message=base", "--date=2024-05-06T07:08:09+0000")
+    return root
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Everything below a folder, to tell whether a call wrote there."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        regular = path.is_file() and not path.is_symlink() and status.st_size < 1 << 22
+        found[str(path.relative_to(folder))] = status.st_mode, path.read_bytes() if regular else b""
+    return found
