@@ -117,6 +117,11 @@ BUILDS = {
     "in a group behind ||": "a || { sleep 3; docker build .; }\n",
     "in if, negated": "if ! docker build .; then true; fi\n",
     "in else": "if a; then b; elif c; then d; else docker build .; fi\n",
+    "in the second elif": "if a; then b\nelif c; then d\nelif e; then docker build .\nelse f\nfi\n",
+    "in else behind elifs": "if a; then b; elif c; then d; elif e; then f; elif g; then h; else docker build .; fi\n",
+    "in a condition that the line ends": "while docker build . # why\n\ndo\n  sleep 3\ndone\n",
+    "behind a condition that the line ends": "until a | { b; }\ndo docker build .\ndone\n",
+    "behind a condition with a here-document": "while read x <<EOF\ntext\nEOF\ndo docker build .; done\n",
     "in until": "until docker build .; do sleep 1; done\n",
     "in a pipeline": "a |& docker build . 2>&1 | tee log\n",
     "in the background": "docker build . &\nwait\n",
@@ -127,7 +132,7 @@ BUILDS = {
     "over lines": "docker \\\n  build \\\n  .\n",
     "with CR LF": "if a; then\r\n  docker build .\r\nfi\r\n",
     "behind blanks that are none to bash": "echo \u00a0 \x1c a\u2003b\ndocker build .\n",
-    "with a BOM": "\ufeffdocker build .\n",
+    "with a BOM": "\ufeff#!/bin/bash\ndocker build .\n",
     "without a newline": "docker build .",
 }
 
@@ -151,6 +156,7 @@ FAILING_BEFORE = {
     "|| and a group": ("docker build a || { sleep 3; docker build b; }", {2: {0}}),
     "if !": ("if ! docker build a; then docker build b; fi", {1: {0}}),
     "else": ("if docker build a; then :; else docker build b; fi", {2: {0}}),
+    "the second elif": ("if docker build a; then :; elif c; then :; elif docker build b; then :; fi", {4: {0, 2}}),
     "elif": ("if docker build a; then :; elif docker build b; then :; fi", {2: {0}}),
     "! and &&": ("! docker build a && docker build b", {1: {0}}),
     "until": ("until docker build a; do docker build b; done", {1: {0}}),

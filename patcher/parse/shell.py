@@ -21,10 +21,10 @@ from patcher.model import Command, InputError, Name, Script, Statement, Syntax, 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]\n]*\])?\+?=")
-_LITERAL = re.compile(r"[^ \t\n\r\v\f;&|<>()'\"\\$`]+")
+_LITERAL = re.compile(r"(?:[^ \t\n\r;&|<>()'\"\\$`]|\r(?!\n))+")
 _IN_DOUBLE = re.compile(r"[^\"\\$`]+")
 _IN_HERE_DOCUMENT = re.compile(r"[^\\$`]+")
-_SPACE = re.compile(r"(?:[ \t\r\v\f]|\\\r?\n)+")
+_SPACE = re.compile(r"(?:[ \t]|\r(?=\n)|\\\r?\n)+")
 _REDIRECTION = re.compile(r"&>>|&>|<<<|<<-|<<|<>|<&|>>|>&|>\||<(?!\()|>(?!\()")
 _DEFAULT = re.compile(r":?-([A-Za-z0-9_./ -]*)$")
 _DECLARES = frozenset({"export", "local", "declare", "readonly", "typeset"})
@@ -41,10 +41,12 @@ class _ShellSyntaxError(Exception):
 
 @dataclass(slots=True)
 class _Frame:
-    """Commands that bashlex parses in one go: the script, or what stands in one substitution."""
+    """Commands that bashlex parses in one go: the script, or what stands in one substitution. ``late`` are those
+    that bash reads only when it runs them, in a here-document's body."""
 
     start: int
     end: int = 0
+    late: bool = False
     pieces: list[tuple[int, str]] = field(default_factory=list)
 
     def emit(self, offset: int, text: str) -> None:
@@ -91,7 +93,7 @@ class _Scanner:
         self._backquote = -1  # where the backquoted commands end that are being read
 
     def scan(self) -> None:
-        self._frame(1 if self.text.startswith("\ufeff") else 0, closer="")
+        self._frame(0, closer="")
 
     # commands
 
@@ -108,11 +110,14 @@ class _Scanner:
         command = True  # a command may begin here, so reserved words count
         empty = True  # nothing stands here yet since the last separator
         loop = ""  # "name" behind for or select, "in" behind its name
+        line = -1  # the index of the piece that ended the last line with something on it
         while i < size:
             c = text[i]
-            if c in " \t\r\v\f\\" and (space := _SPACE.match(text, i)):
+            if c in " \t\r\\" and (space := _SPACE.match(text, i)):
                 i = space.end()
             elif c == "\n":
+                if not empty:
+                    line = len(frame.pieces)
                 frame.emit(i, "\n")
                 i = self._bodies(i + 1)
                 command = empty = True
@@ -123,7 +128,7 @@ class _Scanner:
             elif c == closer and depth == 0:
                 return i
             elif c == ";":
-                loop = ""
+                loop, line = "", -1
                 command, was_empty, empty = True, empty, True
                 if text.startswith((";;", ";&"), i):
                     if not cases:
@@ -143,6 +148,7 @@ class _Scanner:
                 frame.emit(i, "|" if operator == "|&" else operator)
                 i += len(operator)
                 command = empty = True
+                line = -1
             elif c == "(":
                 if text.startswith("((", i) and command and (end := self._arithmetic_end(i + 2)) > 0:
                     self._arithmetic(i + 2, end - 2)
@@ -181,6 +187,9 @@ class _Scanner:
                         loop = "in"
                     continue
                 if command and source in _OPENS:
+                    if source == "do" and empty and line >= 0:
+                        # bashlex 0.18 refuses a condition that only a line end closes.
+                        frame.pieces[line] = (frame.pieces[line][0], ";")
                     frame.emit(start, source)
                     command = empty = True
                 elif command and source in _CLOSES:
@@ -381,9 +390,20 @@ class _Scanner:
                 if (line.lstrip("\t") if tabs else line) == delimiter:
                     break
             if not quoted:
-                self._quoted(start, stop, _IN_HERE_DOCUMENT)
+                self._body(start, stop)
             self.here_documents.append((at, min(end, len(self.text))))
         return i
+
+    def _body(self, start: int, stop: int) -> None:
+        """Read a here-document's expansions, which bash does only when it comes to them."""
+        frames, names = len(self.frames), len(self.names)
+        try:
+            self._quoted(start, stop, _IN_HERE_DOCUMENT)
+        except _ShellSyntaxError:
+            del self.frames[frames:], self.names[names:]
+            self._pending.clear()
+        for frame in self.frames[frames:]:
+            frame.late = True
 
     # words
 
@@ -817,7 +837,9 @@ def _sections(parts: list[Any]) -> list[tuple[str, list[Any]]]:
     """The parts of a compound command under the reserved word that opens each."""
     sections: list[tuple[str, list[Any]]] = []
     for part in parts:
-        if part.kind == "reservedword":
+        if part.kind == "reservedword" and isinstance(part.word, list):
+            sections += _sections(part.word)  # bashlex 0.18 puts the second elif and what follows in the word itself
+        elif part.kind == "reservedword":
             sections.append((part.word, []))
         elif sections:
             sections[-1][1].append(part)
@@ -837,7 +859,13 @@ def parse(script: Script) -> Syntax:
         for frame in sorted(scanner.frames, key=lambda frame: frame.start):
             text = frame.text()
             if text.strip():
-                builder.frame(frame, _parse_frame(text, frame.start))
+                try:
+                    nodes = _parse_frame(text, frame.start)
+                except _ShellSyntaxError:
+                    if not frame.late:
+                        raise
+                else:
+                    builder.frame(frame, nodes)
     except _ShellSyntaxError as problem:
         raise InputError(
             str(problem),
