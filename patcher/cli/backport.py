@@ -18,6 +18,7 @@ from patcher.backport import Outcome, Result
 from patcher.cli import show
 from patcher.cli.common import (
     RECIPE,
+    author_option,
     decorated,
     emits,
     emitted,
@@ -25,6 +26,7 @@ from patcher.cli.common import (
     folder_for,
     raw_date,
     recipe_of,
+    review_page,
     trailers_of,
     write_beside,
 )
@@ -33,6 +35,7 @@ from patcher.model import CiPatcherError, UsageError
 from patcher.sources import Objects
 
 _BODY = "pull-request.md"
+_PAGE = "review.html"
 
 
 @dataclass
@@ -55,7 +58,7 @@ class _Emitter:
 
     def emit(self, outcome: Outcome) -> Outcome:
         """Emit an outcome's patch, if it has one. What git refuses to make a patch of becomes its error."""
-        if outcome.change is None or outcome.result is not Result.PATCHED:
+        if outcome.change is None or outcome.result is not Result.PATCHED or self.form == "html":
             return outcome
         date = self.date_of(outcome)
         try:
@@ -127,8 +130,8 @@ def _backport(
     the same name, upstream's before origin's. Nothing is fetched, checked out or changed.
 
     The patches go into a folder for each branch below -o, else to stdout as one mbox, of which each message is for
-    its own branch (`git mailsplit` takes it apart). The summary goes to stdout, or to stderr where stdout has
-    something else.
+    its own branch (`git mailsplit` takes it apart). --format html is one page for all branches, review.html
+    below -o. The summary goes to stdout, or to stderr where stdout has something else.
 
     Example: ci-patcher backport --repo ~/bitcoin 28.x 29.x -o out --github-pull '#31545' --pr-body
     """
@@ -139,7 +142,7 @@ def _backport(
     date = raw_date(date) or sources.set_date()
     recipe, values = recipe_of(recipe_name, settings, folders)
     with Objects(repo) as objects:
-        author = author or sources.author_of(repo)
+        author = author_option(author) or sources.author_of(repo)
         trailers = trailers_of(github_pull, rebased_from, signoff, author)
         if prefix and not author:
             raise UsageError("--branch needs an author", hint="Give --author, or set user.name and user.email in git.")
@@ -152,6 +155,8 @@ def _backport(
         to_stdout = not (output or prefix or pr_body or as_json)
         if to_stdout and form == "diff" and len(targets) > 1:
             raise UsageError("on stdout the diffs of several branches cannot be told apart", hint="Give -o DIR.")
+        if form == "html" and not (to_stdout or output or as_json):
+            raise UsageError("the page has no place to go: stdout has something else", hint="Give -o DIR.")
         folder = folder_for(output) if output else None
         emitter = _Emitter(form, author, date, trailers, reverse, folder, to_stdout)
         outcomes: list[Outcome] = []
@@ -166,7 +171,7 @@ def _backport(
                 outcomes = emitter.branch(objects, outcomes, prefix, force)
             complete = True
         finally:
-            if not complete and outcomes:
+            if len(outcomes) < len(targets):
                 click.echo(f"Not finished. Done are {len(outcomes)} of {len(targets)}:", err=True)
             _explain(outcomes, reverse)
             if outcomes and not (as_json and complete):
@@ -180,15 +185,23 @@ def _backport(
             write_beside(folder / _BODY, body.encode("utf8", "surrogateescape"))
         elif not as_json:
             click.echo(body.encode("utf8", "surrogateescape"), nl=False)
+    page = review_page(outcomes, recipe, values, trailers, reverse=reverse) if form == "html" else b""
+    if page and folder:
+        write_beside(folder / _PAGE, page)
+    elif to_stdout:
+        click.echo(page, nl=False)
     status = core.status(outcomes)
     if as_json:
         data: dict[str, Any] = {"recipe": recipe.name, "options": values, "status": status}
         data["branches"] = [
             pull_request.data(outcome, **emitter.places(outcome.target.name, patch=not folder)) for outcome in outcomes
         ]
-        click.echo(json.dumps(data | ({"pull_request": body} if pr_body else {}), indent=2))
+        data |= {"pull_request": body} if pr_body else {}
+        data |= {"page": page.decode("utf8")} if page and not folder else {}
+        click.echo(json.dumps(data, indent=2))
     else:
-        written = [*emitter.files.values(), *([_BODY] if pr_body and folder else [])]
+        beside = {_BODY: body, _PAGE: page} if folder else {}
+        written = [*emitter.files.values(), *(name for name, content in beside.items() if content)]
         for path in written:
             click.echo(f"{folder}/{path}", err=pr_body and not folder)
         for branch in emitter.created.values():
@@ -225,10 +238,13 @@ def _summary(outcomes: Sequence[Outcome], err: bool) -> None:
     from rich.text import Text
 
     colors = {Result.PATCHED: "green", Result.FAILED: "red", Result.ERROR: "red"}
-    table = Table(*pull_request.COLUMNS)
+    table = Table()
+    for column in pull_request.COLUMNS:
+        table.add_column(column, overflow="fold")
     for outcome, cells in zip(outcomes, rows, strict=True):
-        # Text, since a branch's name may look like rich's markup.
-        table.add_row(*(Text(cell) for cell in cells[:-1]), Text(cells[-1], colors.get(outcome.result, "yellow")))
+        # Text, since a branch's name may look like rich's markup. What an error says stands above already.
+        result = Text(str(outcome.result), colors.get(outcome.result, "yellow"))
+        table.add_row(*(Text(cell) for cell in cells[:-1]), result)
     Console(file=stream).print(table)
 
 

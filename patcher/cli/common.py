@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +17,10 @@ from patcher.model import InputError, UsageError
 from patcher.recipe import Recipe
 from patcher.sources import Source
 
-FORMATS = ("mbox", "diff", "markdown")
+if TYPE_CHECKING:
+    from patcher.backport import Outcome
 
+FORMATS = ("mbox", "diff", "markdown", "html")
 
 RECIPES = [
     click.option(
@@ -164,9 +166,24 @@ def emitted(
     return report.markdown(done, diff.decode("utf8", "replace")).encode() if form == "markdown" else diff
 
 
+def review_page(
+    outcomes: Sequence[Outcome],
+    recipe: Recipe,
+    values: Mapping[str, str],
+    trailers: Sequence[str],
+    *,
+    reverse: bool = False,
+) -> bytes:
+    """One page for all outcomes."""
+    from patcher.emit import page  # Pygments takes its time
+
+    message = pipeline.message(recipe, trailers, reverse=reverse)
+    return page.page(outcomes, recipe, values, message, pipeline.contract(recipe))
+
+
 def file_name(found: Recipe, form: str) -> str:
     """What ``git format-patch`` would call the file."""
-    suffix = {"mbox": ".patch", "diff": ".diff", "markdown": ".md"}[form]
+    suffix = {"mbox": ".patch", "diff": ".diff", "markdown": ".md", "html": ".html"}[form]
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", found.subject).strip("-")[:52].rstrip("-.")
     return f"0001-{slug}{suffix}"
 
@@ -195,11 +212,18 @@ def _write_beside(path: Path, content: bytes) -> None:
         raise
 
 
-def folder_for(output: Path) -> Path:
-    if output.exists() and not output.is_dir():
+def must_be_a_folder(output: Path) -> None:
+    """Raise UsageError where a file stands in the way of a folder. Nothing is made yet."""
+    there = next((path for path in (output, *output.parents) if path.exists()), None)
+    if there and not there.is_dir():
         raise UsageError(
-            "-o names a file, a folder is needed", where=str(output), hint="For a file of that name: > FILE"
+            "-o names a file, a folder is needed", where=str(there), hint="For a file of that name: > FILE"
         )
+
+
+def folder_for(output: Path) -> Path:
+    """The folder, made where it is not there. Raises UsageError or InputError."""
+    must_be_a_folder(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from patcher import pipeline, sources
-from patcher.cli import common
+from patcher.cli import common, terminal
 from patcher.cli.common import (
     author_option,
     emits,
     file_name,
     folder_for,
+    must_be_a_folder,
     on_a_tree,
     raw_date,
     recipe_of,
@@ -22,7 +25,7 @@ from patcher.cli.common import (
     trailers_of,
     write_beside,
 )
-from patcher.emit import report
+from patcher.emit import git, report
 from patcher.model import UsageError
 
 
@@ -30,9 +33,9 @@ from patcher.model import UsageError
 @on_a_tree
 @emits
 @click.option("--check", is_flag=True, help="Emit nothing; exit 1 where a patch is due.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="The review as JSON on stderr... and the patch inside it on stdout."
-)
+@click.option("--interactive", is_flag=True, help="Show the review and the diff, and ask before anything is emitted.")
+@click.option("--json", "as_json", is_flag=True, help="The review as JSON on stdout, and without -o the patch in it.")
+@terminal.color_option
 def patch(
     tree: Path,
     repo: Path | None,
@@ -51,19 +54,30 @@ def patch(
     no_verify: bool,
     strict: bool,
     check: bool,
+    interactive: bool,
     as_json: bool,
+    color: str,
 ) -> int:
     """Emit the reviewed patch for TREE: on stdout, the review on stderr.
 
-    Example: ci-patcher patch ~/bitcoin | git -C ~/bitcoin am
+    On a terminal the patch is shown in colour and through the pager, as git shows a diff.
+
+    \b
+    Example:
+      ci-patcher patch ~/bitcoin | git -C ~/bitcoin am
     """
+    if interactive and check:
+        raise UsageError("--interactive and --check are both given", hint="--check emits nothing, so it asks nothing.")
+    if interactive:
+        terminal.must_be_there()
     date = raw_date(date)
     source = source_of(tree, repo, rev)
     found_recipe, values = recipe_of(recipe_name, settings, folders)
     # What cannot be emitted in the end is refused before the review, which takes long.
     author, date = sources.identity(source, author_option(author), date)
     trailers = trailers_of(github_pull, rebased_from, signoff, author)
-    folder = folder_for(output) if output and not check else None
+    if output:
+        must_be_a_folder(output)
     missing = " and ".join(name for name, known in (("author", author), ("date", date)) if not known)
     if form == "mbox" and missing and not check:
         raise UsageError(
@@ -76,29 +90,57 @@ def patch(
         return 0
     if check:
         click.echo(f"{pipeline.where(done.plan)}: a patch is due: {done.plan.state}", err=True)
+        click.echo(f"  Next: {_this_call('--check')}", err=True)
         return 1
     failed = bool(done.broken) or (strict and (no_verify or bool(done.not_run)))
     click.echo(report.text(done), err=True, nl=False)
     if failed:
-        click.echo(
-            "The review failed, so there is no patch." if done.broken else "--strict: not all was run.", err=True
-        )
-        return 1
+        why = "The review failed" if done.broken else "--strict: not all was run"
+        click.echo(f"{why}, so there is no patch.", err=True)
+        if form != "html":  # which is for readers, and shows what failed
+            return 1
     if form is None:
         form = "diff" if missing else "mbox"
         if missing:
             click.echo(f"--format diff, since the {missing} of a commit is unknown: --author, --date", err=True)
     if form == "mbox" and common.keeps_cr(done):
         click.echo(common.KEEP_CR, err=True)
-    emitted = common.emitted(done, form, author, date, trailers, reverse=reverse)
-    if as_json:
-        emitted = (
-            json.dumps(report.data(done) | {"patch": emitted.decode("utf8", "replace")}, indent=2) + "\n"
-        ).encode()
-    if folder is None:
-        click.echo(emitted, nl=False)
+    if form == "html":
+        emitted = _page(done, trailers, reverse, strict)
     else:
-        path = folder / file_name(found_recipe, form)
+        emitted = common.emitted(done, form, author, date, trailers, reverse=reverse)
+    if interactive:
+        shown = emitted if form in {"mbox", "diff"} else git.diff(done.pairs)
+        if not terminal.agreed(shown, color):
+            click.echo("Nothing was emitted.", err=True)
+            return 1
+    path = folder_for(output) / file_name(found_recipe, form) if output else None
+    if path:
         write_beside(path, emitted)
         click.echo(str(path), err=True)
-    return 0
+    if as_json:
+        place = {"file": str(path)} if path else {"patch": emitted.decode("utf8", "replace")}
+        click.echo(json.dumps(report.data(done) | place, indent=2))
+    elif path is None and sys.stdout.isatty() and not interactive:
+        terminal.show(emitted, color, sys.stdout)
+    elif path is None:
+        click.echo(terminal.painted(emitted) if color == "always" else emitted, nl=False)
+    if form in {"mbox", "diff"} and (path or (sys.stdout.isatty() and not as_json)):
+        apply = "git am" if form == "mbox" else "git apply"
+        call = f"{apply} {shlex.quote(str(path))}" if path else f"{_this_call('--interactive')} | {apply}"
+        click.echo(f"  Next, in the clone: {call}", err=True)
+    return int(failed)
+
+
+def _page(done: pipeline.Change, trailers: Sequence[str], reverse: bool, strict: bool) -> bytes:
+    from patcher.backport import Outcome, Target  # not for a patch alone
+
+    revision = done.source.revision
+    name = done.source.name if revision else done.plan.script.path  # no folder of this machine
+    outcome = Outcome(Target(name, "tree", revision or name, None), done, strict=strict)
+    return common.review_page([outcome], done.recipe, done.values, trailers, reverse=reverse)
+
+
+def _this_call(without: str) -> str:
+    """The command as it was typed, without one option."""
+    return shlex.join(["ci-patcher", *(word for word in sys.argv[1:] if word != without)])
