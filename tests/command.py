@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from patcher.cli import main
 from tests.conftest import FIXTURES
 
 SCRIPT = "ci/test/02_run_container.sh"
@@ -40,6 +44,14 @@ def call(cwd: Path, *arguments: str | Path | bytes, env: Mapping[str, str] | Non
     assert "Traceback" not in error, error
     assert "Exception" not in error, error
     return Done(done.returncode, done.stdout, error)
+
+
+def here(cwd: Path, *arguments: str | Path | bytes, env: Mapping[str, str] | None = None) -> Done:
+    """The same in this process, which takes a third of the time."""
+    with contextlib.chdir(cwd):
+        done = CliRunner().invoke(main, [os.fsdecode(argument) for argument in arguments], env=env)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Done(done.exit_code, done.stdout_bytes, done.stderr)
 
 
 def command(*arguments: str | Path | bytes) -> list[str | Path | bytes]:

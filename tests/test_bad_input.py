@@ -143,7 +143,7 @@ OF_PATCH = [
     Row("an mbox without an author", plain("--format", "mbox"), 2, "an mbox needs an author and a date,"),
     Row("a signature of nobody", plain("--signoff"), 2, "--signoff needs an author"),
     Row("-o onto a file", plain("-o", SCRIPT), 2, SCRIPT + ": -o names a file"),
-    Row("-o below a file", plain("-o", SCRIPT + "/patches"), 4, SCRIPT + "/patches: not a directory"),
+    Row("-o below a file", plain("-o", SCRIPT + "/patches"), 2, SCRIPT + ": -o names a file"),
 ]
 
 
