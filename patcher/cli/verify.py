@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,11 +13,24 @@ import click
 from patcher import pipeline
 from patcher.cli.common import on_a_tree, recipe_of, source_of
 from patcher.emit import report
-from patcher.model import Verdict
+from patcher.inject import Plan
+from patcher.model import Finding, UsageError, Verdict
+from patcher.recipe import Recipe
 
 
 @click.command()
 @on_a_tree
+@click.option(
+    "--engine",
+    "engine_name",
+    type=click.Choice(["stub", "docker"]),
+    default="stub",
+    show_default=True,
+    help="What builds: a stub, or the engine that docker reaches.",
+)
+@click.option(
+    "--base-image", help="With --engine docker: an image of the engine with sh, head and sleep to build from."
+)
 @click.option("--exhaustive", is_flag=True, help="A signal at every point of the block. Takes minutes.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the sandbox's files in this folder.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -27,6 +41,8 @@ def verify(
     recipe_name: str,
     settings: Sequence[str],
     folders: Sequence[Path],
+    engine_name: str,
+    base_image: str | None,
     exhaustive: bool,
     keep: Path | None,
     as_json: bool,
@@ -35,20 +51,69 @@ def verify(
 
     Exits with 1 where something did not hold.
 
+    With --engine docker the script's builds run on the real engine, with nothing between the script and the engine's
+    socket but the sandbox: only for a tree that you would run. What is made there is removed again.
+
     Example: ci-patcher verify --repo ~/bitcoin --rev v29.1
     """
     source = source_of(tree, repo, rev)
     recipe, values = recipe_of(recipe_name, settings, folders)
     plan = pipeline.examine(source, recipe, values)
-    findings = pipeline.scenarios(
-        plan, recipe, plan.values or values, exhaustive=exhaustive, keep=keep, progress=progress()
-    )
+    if engine_name == "docker":
+        findings = _on_docker(plan, recipe, plan.values or values, base_image, exhaustive, keep, as_json)
+    elif base_image:
+        raise UsageError("--base-image is for --engine docker")
+    else:
+        findings = pipeline.scenarios(
+            plan, recipe, plan.values or values, exhaustive=exhaustive, keep=keep, progress=progress()
+        )
     if as_json:
         click.echo(json.dumps([report.findings(finding) for finding in findings], indent=2))
     else:
         click.echo(f"{plan.script.path}: {plan.state}")
         click.echo("\n".join(report.table(findings)))
     return 1 if any(finding.verdict is Verdict.BROKEN for finding in findings) else 0
+
+
+def _on_docker(
+    plan: Plan,
+    recipe: Recipe,
+    values: Mapping[str, str],
+    base_image: str | None,
+    exhaustive: bool,
+    keep: Path | None,
+    as_json: bool,
+) -> list[Finding]:
+    """Says what the engine is, then runs the scenarios on it."""
+    from patcher.review import behaviour, engine
+
+    if exhaustive:
+        raise UsageError("--exhaustive needs points to stop at, which a real engine has not")
+    if not base_image:
+        raise UsageError(
+            "--engine docker needs --base-image, an image that the engine has, with sh, head and sleep",
+            hint="For example: docker pull busybox && ci-patcher verify --engine docker --base-image busybox",
+        )
+    found = engine.find()
+    # Standard output is the findings alone where a program reads it.
+    for line in found.lines:
+        click.echo(line, err=as_json)
+    # Ends as Ctrl-C does: what was made in the engine is removed.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    scenarios = behaviour.load_scenarios(recipe.folder, recipe.name)
+    return list(
+        engine.run(
+            scenarios,
+            plan.reference,
+            plan.script,
+            found,
+            base_image,
+            options=values,
+            keep=keep,
+            progress=progress(),
+        )
+    )
 
 
 def progress() -> Callable[[int, int], None] | None:
