@@ -170,7 +170,7 @@ def test_the_diff_has_every_line_of_gits(fixture: str) -> None:
     one = outcome(fixture, fixture)
     assert one.change is not None
     wanted = git.diff(one.change.pairs[:1]).decode("utf8").replace("\r", "␍")
-    shown = re.search(r"<code>(.*?)</code></pre>", made(one).decode("utf8"), re.DOTALL)
+    shown = re.search(r"aria-label=.The change of[^>]*><code>(.*?)</code></pre>", made(one).decode("utf8"), re.DOTALL)
     assert shown is not None
     assert unescape(re.sub(r"<[^>]*>", "", shown[1])) == wanted[wanted.index("\n@@") + 1 :]
 
