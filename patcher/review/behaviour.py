@@ -24,7 +24,8 @@ load_scenarios = load
 
 def _wants_reference(scenario: Scenario) -> bool:
     expect = scenario.expect
-    return bool(scenario.needs or expect.calls or expect.dispositions or "reference" in expect.exit.values())
+    compared = expect.calls or expect.dispositions or expect.quiet or "reference" in expect.exit.values()
+    return bool(scenario.needs or compared)
 
 
 def _cannot_run(result: Result) -> str:

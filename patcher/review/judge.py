@@ -39,35 +39,39 @@ class Judge:
         # A script without errexit goes on when its build has failed; nothing that stands for the build can end it.
         self.heedless = all(run.status == 0 for run in failing.runs.values())
 
-    def leaves(
-        self, scenario: Scenario, listing: Listing, wanted: tuple[Mapping[str, str], ...], litter: Iterable[str]
-    ) -> str:
-        """What is wrong with ``root`` in a listing, or nothing."""
+    def leaves(self, scenario: Scenario, listing: Listing, *, look: bool) -> str:
+        """What is wrong with ``root`` at a step ``look`` or at the end, or nothing."""
         words = self.stage.words(scenario, self.stage.patched)
         root = fill(self.scenarios.root, words)
+        expect = scenario.expect
+        wanted, litter, most = (expect.look, expect.litter, expect.most) if look else (expect.leaves, (), 0)
+        alternatives = [{fill(path, words): tree for path, tree in table.items()} for table in wanted]
+        named = {path for table in alternatives for path in table}
         found: dict[str, dict[str, tuple[str, str, str]]] = {}
         for path, entry in sorted(_below(listing, root).items()):
             top, _, rest = path.partition("/")
             found.setdefault(top, {})[rest or "."] = entry
-        for alternative in wanted:
-            named = {fill(path, words): self.scenarios.trees[tree] for path, tree in alternative.items()}
-            unknown = [
-                top
-                for top, entries in found.items()
-                if top not in named
-                and not (
-                    any(fnmatch.fnmatchcase(top, fill(pattern, words)) for pattern in litter)
-                    and not any(top == fill(path, words) for table in wanted for path in table)
-                )
-            ]
-            if not unknown and all(self.same(found.get(top), tree) for top, tree in named.items()):
+
+        def matches(top: str, patterns: Iterable[str]) -> bool:
+            return any(fnmatch.fnmatchcase(top, fill(pattern, words)) for pattern in patterns)
+
+        others = [top for top in found if top not in named and not matches(top, scenario.keep)]
+        if [top for top in others if not matches(top, litter)]:
+            return f"{self.place} holds what it must not"
+        if most is not None and len(others) > most:
+            return f"{self.place} holds {len(others)} temporary directories, not {most}"
+        for table in alternatives:
+            absent = [path for path in named - set(table) if path in found]
+            trees = {path: self.scenarios.trees[tree] for path, tree in table.items()}
+            if not absent and all(self.same(found.get(path), tree) for path, tree in trees.items()):
                 return ""
         return f"{self.place} holds what it must not"
 
     @staticmethod
     def same(found: Mapping[str, tuple[str, str, str]] | None, tree: Mapping[str, str]) -> bool:
         """Whether a listing is a tree: its files with their contents, nothing else, and the mode of its top."""
-        if found is None or found["."][0] != "directory" or found["."][1] != tree.get(".", found["."][1]):
+        top = found.get(".") if found else None
+        if not found or not top or top[0] != "directory" or top[1] != tree.get(".", top[1]):
             return False
         files = {path: entry[2] for path, entry in found.items() if entry[0] != "directory"}
         return files == {path: text for path, text in tree.items() if path != "."}
@@ -103,14 +107,19 @@ class Judge:
             if same and expect.dispositions and run.dispositions() != same.dispositions():
                 problems.append("the signals' dispositions after the build are not those of the unpatched script")
             lines = [line for line in run.errors.splitlines() if not line.startswith("+")]
+            if same and expect.quiet:
+                usual = same.errors.splitlines()
+                problems += [f"standard error has {line!r}" for line in lines if line not in usual][:1]
             for pattern in expect.says:
                 if sum(re.search(fill(pattern, words), line) is not None for line in lines) != 1:
                     problems.append(f"not one line of standard error says {fill(pattern, words)}")
         if expect.look:
-            for listing in result.looks[:-1]:
-                if what := self.leaves(scenario, listing, expect.look, (*scenario.keep, *expect.litter)):
-                    problems.append(f"{what}, on the way")
-        if expect.leaves and (what := self.leaves(scenario, result.looks[-1], expect.leaves, scenario.keep)):
+            problems += [
+                f"{what}, on the way"
+                for listing in result.looks[:-1]
+                if (what := self.leaves(scenario, listing, look=True))
+            ]
+        if expect.leaves and (what := self.leaves(scenario, result.looks[-1], look=False)):
             problems.append(what)
         if expect.before:
             before = {path: entry for path, entry in result.before.items() if f"{path}/".startswith(f"{root}/")}

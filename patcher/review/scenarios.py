@@ -51,7 +51,8 @@ class Expect:
     ones, with exactly the pairs of ``added`` more). ``tagged``: how many tagged calls. ``leaves``: alternatives for
     what ``root`` holds, each from an entry's path to a tree's name, or ``before`` for what it held. ``look``: the
     same at each step ``look``. ``says``: regular expressions, each of which one line of standard error matches,
-    traces aside.
+    traces aside. ``quiet``: whether standard error has no line that the original's has not, traces aside. ``litter``:
+    patterns of what else may lie there at a ``look``, and ``most`` how many of them.
     ``exits``: how many times the EXIT trap of a prelude ran, in each run that did not end by SIGKILL.
     ``dispositions``: whether the signals' dispositions at the calls after the tagged ones are the original's.
     """
@@ -64,6 +65,8 @@ class Expect:
     before: bool = False
     look: tuple[Mapping[str, str], ...] = ()
     litter: tuple[str, ...] = ()
+    most: int | None = None
+    quiet: bool = False
     says: tuple[str, ...] = ()
     exits: int | None = None
     dispositions: bool = False
@@ -190,6 +193,8 @@ def _expect(table: _Table) -> Expect:
         before=before,
         look=table.alternatives("look"),
         litter=table.strings("litter"),
+        most=table.take("most", int, 0) if "most" in table.left else None,
+        quiet=table.take("quiet", bool, False),
         says=table.strings("says"),
         exits=table.take("exits", int, 0) if "exits" in table.left else None,
         dispositions=table.take("dispositions", bool, False),

@@ -5,6 +5,7 @@ The counterpart of ``stub.sh`` and ``trace.sh`` for what a Python script does wi
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -35,8 +36,18 @@ def _stop(point: str) -> None:
             os.close(descriptor)
 
 
+def _planned(kind: str, number: int) -> str:
+    """What the scenario says about the next operation of this kind; the last word stays."""
+    for name in (f"{kind}.{number}", kind):
+        if os.path.exists(f"{RUN}/plan/{name}"):
+            with open(f"{RUN}/plan/{name}", encoding="utf8") as file:
+                return file.read().strip()
+    return "ok"
+
+
 def _watch(kinds: dict[str, str], watched: str) -> None:
     counts: dict[str, int] = {}
+    refused: set[str] = set()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if (kind := kinds.get(event)) is None:
@@ -46,29 +57,45 @@ def _watch(kinds: dict[str, str], watched: str) -> None:
         if kind == "lock" or any(watched in word for word in words):
             counts[kind] = counts.get(kind, 0) + 1
             _stop(f"{kind}.{counts[kind]}")
+            plan, call = _planned(kind, counts[kind]), " ".join(words)
+            if plan == "refuse":
+                refused.add(call)
+            if plan == "fail" or call in refused:
+                raise OSError(errno.EBUSY, f"refused: {call}")
 
     sys.addaudithook(hook)
 
 
-def _trace(plan: dict[str, Any]) -> None:
-    """Counts the lines that the block and what it calls run, and sends a signal before one of them."""
-    script, lines, target = plan["script"], set(plan["lines"]), plan["point"]
-    count = 0
+# Computes without touching anything outside, in many lines, so a signal there is no different from one before it.
+PURE = ("<frozen importlib", "<frozen zipimport", "/re/", "/enum.py", "/fnmatch.py", "/functools.py")
 
-    def inside(frame: FrameType | None) -> bool:
+
+def _trace(plan: dict[str, Any]) -> None:
+    """Counts the lines that the block and what it calls run, and sends a signal before one of them.
+
+    A line counts once for each line of the block that it is run for.
+    """
+    script, lines, target = plan["script"], set(plan["lines"]), plan["point"]
+    seen: set[tuple[int, str, int]] = set()
+
+    def cause(frame: FrameType | None) -> int:
+        """The line of the block for which a frame runs; 0 for none."""
         while frame is not None:
-            if frame.f_lineno in lines and os.path.abspath(frame.f_code.co_filename) == script:
-                return True
+            code = frame.f_code
+            if frame.f_lineno in lines and code.co_name != "<module>" and os.path.abspath(code.co_filename) == script:
+                return frame.f_lineno
             frame = frame.f_back
-        return False
+        return 0
 
     def line(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal count
-        if event == "line" and inside(frame):
-            count += 1
+        name = frame.f_code.co_filename
+        if any(part in name for part in PURE):
+            return None
+        if event == "line" and (for_line := cause(frame)) and (at := (for_line, name, frame.f_lineno)) not in seen:
+            seen.add(at)
             if target == 0:
-                _append("points", f"line {count} {os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}\n")
-            elif count == target:
+                _append("points", f"line {len(seen)} {for_line}: {os.path.basename(name)}:{frame.f_lineno}\n")
+            elif len(seen) == target:
                 number = getattr(signal, f"SIG{plan['signal']}")
                 if plan["whom"] == "group":
                     os.killpg(0, number)

@@ -11,7 +11,11 @@ case "$kind $*" in
     point="$kind.$n"
     stop "$point"
     plan "$kind"
-    [ "$plan" = ok ] || exit 1
+    [ "$plan" != refuse ] || printf '%s\n' "$*" >> "$run/refused"
+    if [ "$plan" = fail ] || { [ -e "$run/refused" ] && grep -qxF -e "$*" "$run/refused"; }; then
+      echo "$name: refused: $*" >&2
+      exit 1
+    fi
     "$name" "$@"
     status=$?
     stop "$point.done"
