@@ -120,14 +120,11 @@ def _insertion(
     syntax: Syntax, recipe: Recipe, change: Change, values: Mapping[str, str], anchor: Anchor | None = None
 ) -> tuple[Script, tuple[Edit, ...]]:
     anchor = anchor or anchors.find(recipe.anchor, syntax)
-    edits: list[Edit] = []
+    edits = _imports(syntax, change.imports)
     if change.before:
         edits.append(_block(syntax, anchor, change, render(change, recipe.options, values, syntax.language)))
-    edits += _imports(syntax, change.imports)
     edits += [Edit(at, at, line, "the build") for at, line in _directives(syntax, anchor, change)]
-    for command in anchor.commands:
-        if change.wrap:
-            edits.append(Edit(*command.head, change.wrap.format(callee=command.callee), "the build"))
+    edits += [_wrap(syntax.script, command, change.wrap) for command in anchor.commands if change.wrap]
     if change.insert and not anchor.behind:
         raise RefusedError(
             "nothing can be put behind the words that name the build",
@@ -136,6 +133,19 @@ def _insertion(
         )
     edits += [Edit(at, at, change.insert, "the build") for at in anchor.behind if change.insert]
     return apply(syntax.script, edits), tuple(edits)
+
+
+def _wrap(script: Script, command: Command, wrap: str) -> Edit:
+    """Put the wrapper before the build, in Python in the place of the call's ``callee(``."""
+    start, end = command.head
+    if command.callee and script.text[start:end] != f"{command.callee}(":
+        raise RefusedError(
+            f"the build is not the first argument of {command.callee}( ... ), so that nothing can be put before it",
+            where=script.where(start),
+            hint="Write it so that the list of the build's words comes first, directly behind the parenthesis.",
+        )
+    text = wrap.format(callee=command.callee)
+    return Edit(start, end, text.rstrip(" ") if script.text[end : end + 1] in {"\r", "\n"} else text, "the build")
 
 
 def _block(syntax: Syntax, anchor: Anchor, change: Change, lines: list[str]) -> Edit:
@@ -188,7 +198,7 @@ def _outermost(syntax: Syntax, statement: Statement) -> Statement:
 
 def lead(text: str, start: int) -> int:
     """Where the lines of a statement begin: its own, or the comment lines directly above it, which stay with it."""
-    at = text.rfind("\n", 0, start) + 1
+    at = _line_start(text, start)
     while at > 0:
         above = text.rfind("\n", 0, at - 1) + 1
         line = text[above : at - 1].strip()
@@ -196,6 +206,11 @@ def lead(text: str, start: int) -> int:
             break
         at = above
     return at
+
+
+def _line_start(text: str, offset: int) -> int:
+    """Where the line begins; behind a byte order mark, unless what stands at the offset begins with it."""
+    return min(max(text.rfind("\n", 0, offset) + 1, int(text.startswith("\ufeff"))), offset)
 
 
 def _line_before(text: str, at: int) -> str | None:
@@ -209,15 +224,24 @@ def _opens(line: str) -> bool:
 
 
 def _imports(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
-    """Lines for the modules that are not imported yet, each before the first that sorts behind it."""
+    """Lines for the modules that are not imported yet, each before the first that sorts behind it.
+
+    Raises RefusedError where the reverse could not tell later whether an import was there before.
+    """
     edits: list[Edit] = []
+    for module in modules:
+        users = _users(syntax, module)
+        if bool(users) != (module in syntax.imports):
+            what = "used here but not imported as a module at the top" if users else "imported and never used"
+            at = users[0].offset if users else syntax.imports[module]
+            raise RefusedError(f"{module} is {what}", where=syntax.script.where(at), hint="Mend that first.")
     text = syntax.script.text
     newline = "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
     present = sorted(syntax.imports.items(), key=lambda item: item[1])
     for module in sorted(set(modules) - set(syntax.imports)):
         later = next((offset for name, offset in present if name > module), None)
         if later is not None:
-            at = text.rfind("\n", 0, later) + 1
+            at = _line_start(text, later)
         elif present:
             end = text.find("\n", present[-1][1])
             at = len(text) if end < 0 else end + 1
@@ -281,7 +305,7 @@ def _unwrap(syntax: Syntax, change: Change, anchor: Anchor) -> list[Edit]:
     text = syntax.script.text
     edits: list[Edit] = []
     for command in anchor.commands:
-        wrapped = _wrapped(text, command.head[0], change)
+        wrapped = _wrapped(text, command, change)
         bare = _bare(command, text)
         above = re.compile(rf"[ \t]*{re.escape(change.directive)}\r?\n\Z" if change.directive else r"\Z(?!\Z)")
         at = text.rfind("\n", 0, syntax.statements[command.statement].start) + 1
@@ -297,7 +321,7 @@ def _unwrap(syntax: Syntax, change: Change, anchor: Anchor) -> list[Edit]:
 def _inserted(anchor: Anchor, change: Change, text: str) -> list[int]:
     """Where the words stand that were put behind the build's: on that line, where another recipe's may have
     pushed them on, and before the next try."""
-    if not change.insert:
+    if not change.insert or not anchor.behind:
         return []
     lines = [text.find("\n", at) for at in anchor.behind]
     ends = [*anchor.behind[1:], len(text)]
@@ -306,18 +330,22 @@ def _inserted(anchor: Anchor, change: Change, text: str) -> list[int]:
     return [at for at in found if at >= 0]
 
 
-def _wrapped(text: str, at: int, change: Change) -> re.Match[str] | None:
-    """The wrapper as it stands at an offset, with what it wraps in the group ``callee``."""
-    if not change.wrap or at < 0:
+def _wrapped(text: str, command: Command, change: Change) -> re.Match[str] | None:
+    """The wrapper as it stands before a command, with what it wraps in the group ``callee``."""
+    start, end = command.head
+    if not change.wrap or start < 0:
         return None
     before, callee, after = change.wrap.partition("{callee}")
-    between = r"(?P<callee>[\w.]+)" if callee else ""
-    return re.compile(re.escape(before) + between + re.escape(after)).match(text, at)
+    if not callee:
+        return re.compile(re.escape(before)).match(text, start)
+    # Behind it, in the head, blanks and comments can stand that were there before.
+    pattern = rf"{re.escape(before)}(?P<callee>.+){re.escape(after.rstrip(' '))} ?(?=(?:\s|#[^\n]*\n)*\Z)"
+    return re.compile(pattern, re.DOTALL).match(text, start, end)
 
 
 def _complete(anchor: Anchor, change: Change, text: str) -> bool:
     """Whether every try of the build is wrapped, and has what is inserted behind its words."""
-    wrapped = all(not change.wrap or _wrapped(text, command.head[0], change) for command in anchor.commands)
+    wrapped = all(not change.wrap or _wrapped(text, command, change) for command in anchor.commands)
     return wrapped and (not change.insert or len(_inserted(anchor, change, text)) == len(anchor.behind))
 
 
@@ -330,10 +358,17 @@ def _unimported(syntax: Syntax, change: Change, gone: Sequence[Edit]) -> list[Ed
         if at is None:
             continue
         end = text.find("\n", at) + 1
-        users = [name for name in syntax.names if name.name == module and not at <= name.offset < end]
+        users = _users(syntax, module)
         if users and all(any(out.start <= name.offset < out.end for out in gone) for name in users):
-            edits.append(Edit(text.rfind("\n", 0, at) + 1, end, "", "an import"))
+            edits.append(Edit(_line_start(text, at), end, "", "an import"))
     return edits
+
+
+def _users(syntax: Syntax, module: str) -> list[Name]:
+    """Where a name is read or assigned, but for the import of the module."""
+    at = syntax.imports.get(module, -1)
+    end = syntax.script.text.find("\n", at) if at >= 0 else -1
+    return [name for name in syntax.names if name.name == module and not at <= name.offset < end]
 
 
 def removals(syntax: Syntax, foreign: Foreign, recipe: Recipe) -> list[Edit]:

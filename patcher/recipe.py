@@ -167,7 +167,7 @@ def matcher(change: Change, options: Mapping[str, Option], language: str) -> re.
             parts.append(options[place["option"]].lines_pattern(language))
         else:
             parts.append(rf"[ \t]*{re.escape(line)}{_END}")
-    return re.compile("^" + "".join(parts), re.MULTILINE)
+    return re.compile(r"(?:^|(?<=\A\ufeff))" + "".join(parts), re.MULTILINE)
 
 
 def matched_values(match: re.Match[str], options: Mapping[str, Option]) -> dict[str, str]:

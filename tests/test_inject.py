@@ -109,7 +109,7 @@ ODD_BYTES = {
     "bytes that are not UTF-8": "echo '\udcff\udc80'\n\ndocker build .\n",
     "tabs": "if a; then\n\tb\n\tdocker build .\nfi\n",
     "trailing blanks": "a  \n\t\n\ndocker build .  \n",
-    "form feeds": "a\f\n\n\fdocker build .\n",
+    "form feeds": "a\f\n\n\f\ndocker build .\f\n",
 }
 
 

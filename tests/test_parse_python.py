@@ -146,7 +146,7 @@ def test_builds(text: str, expected: list[str]) -> None:
 
 
 def test_blanks_behind_the_bracket() -> None:
-    assert builds("import subprocess\nsubprocess.run( ['docker', 'build'])\n") == ["subprocess.run(  docker build"]
+    assert builds("import subprocess\nsubprocess.run( ['docker', 'build'])\n") == ["subprocess.run( docker build"]
 
 
 @pytest.mark.parametrize("change", ["{}", "\ufeff{}", "\f{}", "\ufeff# \udcff\n{}", "\t{}"])

@@ -1050,7 +1050,7 @@ class _Reader:
         codes = [value for value in below if isinstance(value, _Outcome) and value.kind == "result"]
         if codes and node.attr.value == "returncode":
             return (_Outcome(codes[0].calls, "code"),)
-        return (_Text(None, *self.offsets.outer[node]),)
+        return (_Text(None, *self.offsets.outer[node], f".{node.attr.value}"),)
 
     def eval_string(self, node: cst.CSTNode, state: _State) -> _Values:
         return (_Text(self.string(node, state), *self.offsets.outer[node]),)
@@ -1357,6 +1357,8 @@ class _Reader:
                 return _forwards(value)
             if isinstance(value, _Path):
                 return value.dotted in _RUNNERS or bool(_RUNS_BY_NAME.search(value.dotted.rpartition(".")[2]))
+            if isinstance(value, _Text) and _RUNS_BY_NAME.search(value.variable.rpartition(".")[2]):
+                return True
         return False
 
     def run(
@@ -1411,10 +1413,8 @@ class _Reader:
         if at >= 0:
             start, end = self.offsets.outer[node.func]
             callee = self.text[start:end]
-            stop = self.offsets.outer[node.args[at].value][0]
-            bracket = self.text.index("(", end)
-            blank = self.text[bracket + 1 : stop]
-            head = (start, stop if blank.strip() else stop - len(blank.lstrip(" \t")))
+            behind = self.text.index("(", end) + 1
+            head = (start, behind if at == 0 else self.offsets.outer[node.args[at].value][0])
         indices = []
         for value in values:
             if not isinstance(value, _List):

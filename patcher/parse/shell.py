@@ -186,7 +186,10 @@ class _Scanner:
                         self._emit_word(start, i, value, frame)
                         loop = "in"
                     continue
-                if command and source in _OPENS:
+                if command and source == "!" and text[self._skip(i) : self._skip(i) + 1] in {"", "\n", ";", "#"}:
+                    frame.emit(start, ":")  # as in bash, the opposite of nothing
+                    command = empty = False
+                elif command and source in _OPENS:
                     if source == "do" and empty and line >= 0:
                         # bashlex 0.18 refuses a condition that only a line end closes.
                         frame.pieces[line] = (frame.pieces[line][0], ";")
