@@ -77,30 +77,43 @@ def _trace(plan: dict[str, Any]) -> None:
     """
     script, lines, target = plan["script"], set(plan["lines"]), plan["point"]
     seen: set[tuple[int, str, int]] = set()
+    block: FrameType | None = None  # the frame that last ran a line of the block, and that line
+    block_line = 0
 
-    def cause(frame: FrameType | None) -> int:
-        """The line of the block for which a frame runs; 0 for none."""
+    def within(frame: FrameType | None) -> bool:
         while frame is not None:
-            code = frame.f_code
-            if frame.f_lineno in lines and code.co_name != "<module>" and os.path.abspath(code.co_filename) == script:
-                return frame.f_lineno
+            if frame is block:
+                return True
             frame = frame.f_back
-        return 0
+        return False
+
+    def strike() -> None:
+        sys.settrace(None)
+        number = getattr(signal, f"SIG{plan['signal']}")
+        if plan["whom"] == "group":
+            os.killpg(0, number)
+        else:
+            os.kill(os.getpid(), number)
 
     def line(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal block, block_line
         name = frame.f_code.co_filename
-        if any(part in name for part in PURE):
-            return None
-        if event == "line" and (for_line := cause(frame)) and (at := (for_line, name, frame.f_lineno)) not in seen:
-            seen.add(at)
-            if target == 0:
-                _append("points", f"line {len(seen)} {for_line}: {os.path.basename(name)}:{frame.f_lineno}\n")
-            elif len(seen) == target:
-                number = getattr(signal, f"SIG{plan['signal']}")
-                if plan["whom"] == "group":
-                    os.killpg(0, number)
-                else:
-                    os.kill(os.getpid(), number)
+        if event == "call":
+            # Nothing is traced outside of the script while it does not run the block: it would take seconds.
+            watched = name == script or (block is not None and not any(part in name for part in PURE))
+            return line if watched else None
+        if event == "line":
+            if name == script:
+                if frame.f_lineno in lines and frame.f_code.co_name != "<module>":
+                    block, block_line = frame, frame.f_lineno
+                elif not within(frame):
+                    block = None
+            if block is not None and (at := (block_line, name, frame.f_lineno)) not in seen:
+                seen.add(at)
+                if target == 0:
+                    _append("points", f"line {len(seen)} {block_line}: {os.path.basename(name)}:{frame.f_lineno}\n")
+                elif len(seen) == target:
+                    strike()
         return line
 
     sys.settrace(line)
