@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
 
-_KEPT = ("PATH", "CI", "BITCOIN_REPO", "DOCKER_HOST", "DOCKER_CONFIG", "SHELLCHECK_080", "VIRTUAL_ENV", "COVERAGE_FILE")
+_KEPT = (
+    *("PATH", "CI", "BITCOIN_REPO", "SHELLCHECK_080", "VIRTUAL_ENV", "COVERAGE_FILE"),
+    *("DOCKER_HOST", "DOCKER_CONFIG", "CI_PATCHER_BASE_IMAGE"),
+)
 
 
 @pytest.fixture(autouse=True)
