@@ -384,7 +384,7 @@ def test_the_repository_is_only_read(repo: Path, out: Path, tmp_path: Path, kind
     assert listing(tmp_path) == before
 
 
-def test_a_partial_clone_names_what_it_lacks(repo: Path, out: Path, tmp_path: Path) -> None:
+def test_a_partial_clone_brancheswhat_it_lacks(repo: Path, out: Path, tmp_path: Path) -> None:
     git(repo, "config", "uploadpack.allowFilter", "true")
     git(tmp_path, "clone", "--quiet", "--filter=blob:none", repo.as_uri(), "partial")
     before = listing(tmp_path)
@@ -397,7 +397,7 @@ def test_a_partial_clone_names_what_it_lacks(repo: Path, out: Path, tmp_path: Pa
 
 
 def test_branches_are_all_that_is_written(repo: Path, out: Path) -> None:
-    branches = ("25.x", "29.x", "master")
+    branches = ("25.x", "master")
     assert run(repo, *branches, "-o", out, *WHO).exit_code == 0
     before = listing(repo)
     result = run(repo, *branches, "--branch", "cache/", *WHO)
@@ -440,9 +440,8 @@ def test_no_branch_is_moved_without_force_and_none_that_is_checked_out(repo: Pat
 @pytest.mark.parametrize("prefix", ["a b", "-x", "29.x/", "x.lock/../"])
 def test_a_prefix_that_git_refuses(repo: Path, prefix: str) -> None:
     refs = git(repo, "for-each-ref")
-    result = run(repo, "29.x", f"--branch={prefix}", *WHO)
-    assert result.exit_code == 2 if prefix != "-x" else result.exit_code in {0, 2}
-    assert git(repo, "for-each-ref") == refs or prefix == "-x"
+    assert run(repo, "29.x", f"--branch={prefix}", *WHO).exit_code == 2
+    assert git(repo, "for-each-ref") == refs
 
 
 def test_a_branch_under_rebase_is_not_moved(repo: Path) -> None:
@@ -530,10 +529,11 @@ def children(parent: int) -> list[str]:
 
 
 def test_two_at_once_into_one_folder(repo: Path, out: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "patcher", "backport", "--repo", str(repo), "2*.x", "--no-verify", *WHO]
+    branches = ["27.x", "28.x", "29.x"]
+    command = [sys.executable, "-m", "patcher", "backport", "--repo", str(repo), *branches, "--no-verify", *WHO]
     runs = [subprocess.Popen([*command, "-o", str(out)], stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait() for process in runs] == [0, 0]
-    assert run(repo, "2*.x", "-o", tmp_path / "alone", *WHO).exit_code == 0
+    assert run(repo, *branches, "-o", tmp_path / "alone", *WHO).exit_code == 0
     assert {name: (out / name).read_bytes() for name in names(out)} == {
         name: (tmp_path / "alone" / name).read_bytes() for name in names(tmp_path / "alone")
     }
@@ -560,13 +560,14 @@ def test_the_summary_as_data(repo: Path, out: Path) -> None:
 def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> None:
     commit(repo, "22.x", FIXTURES / "no-build")
     commit(repo, "29.1", FIXTURES / "29.1")
-    result = run(repo, "22.x", "29.1", *BRANCHES, "-o", out, "--pr-body", "--github-pull", "#31545", *WHO)
+    branches = ("22.x", "29.1", "27.x", "28.x")
+    result = run(repo, *branches, "-o", out, "--pr-body", "--github-pull", "#31545", *WHO)
     assert result.exit_code == 0, result.stderr
     text = (out / "pull-request.md").read_text()
     for part in (
         "DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set",
         "https://docs.docker.com/build/cache/backends/local/",
-        "Backport of #31545 to 29.1, 25.x, 26.x",
+        "Backport of #31545 to 29.1, 27.x and 28.x.",
         "| skipped: 22.x: no image build found",
         "lines of the block of #31545 are taken out first",
         "` becomes `docker_build_cached docker buildx build",
@@ -577,7 +578,7 @@ def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> 
     ):
         assert part in text, part
     assert str(tmp_path) not in text
-    on_stdout = run(repo, *BRANCHES, "--pr-body", *WHO)
+    on_stdout = run(repo, "28.x", "--pr-body", *WHO)
     assert on_stdout.stdout.startswith("If DANGER_DOCKER")
     assert on_stdout.stderr.startswith("| Branch")
 

@@ -89,7 +89,7 @@ def create(commits: Commits, wanted: Mapping[str, str], force: bool) -> None:
     for branch, commit in wanted.items():
         ref = f"refs/heads/{branch}"
         old, checked_out = existing.get(ref, ("", False))
-        if git(repository, ["check-ref-format", ref], check=False).returncode:
+        if branch.startswith("-") or git(repository, ["check-ref-format", ref], check=False).returncode:
             problems.append(f"{branch!r} is no name for a branch")
         elif old == commit:
             continue
