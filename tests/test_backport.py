@@ -552,7 +552,8 @@ def test_the_summary_as_data(repo: Path, out: Path) -> None:
     assert first["patch"].startswith("From ")
     assert (second["result"], second["error"]["status"]) == ("error", 4)
     data = json.loads(run(repo, "28.x", "--json", "-o", out, "--pr-body", *WHO).stdout)
-    assert data["branches"][0]["file"] == f"28.x/{PATCH}"
+    assert data["branches"][0]["file"] == "ci/test/02_run_container.sh"
+    assert data["branches"][0]["patch_file"] == f"28.x/{PATCH}"
     assert "patch" not in data["branches"][0]
     assert data["pull_request"] == (out / "pull-request.md").read_text()
 
@@ -583,6 +584,16 @@ def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> 
     assert on_stdout.stderr.startswith("| Branch")
 
 
+def test_a_reader_that_has_enough_is_no_error(repo: Path) -> None:
+    command = [sys.executable, "-m", "patcher", "backport", "--repo", str(repo), "2*.x", "--no-verify", *WHO]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 0)
+    process.stderr.close()
+
+
 def test_errors_survive_the_way_between_processes() -> None:
     import pickle
 
@@ -599,4 +610,4 @@ def test_the_real_branches(bitcoin_repo: Path, out: Path, tmp_path: Path) -> Non
     git(tmp_path, "clone", "--quiet", "--shared", "--no-checkout", str(bitcoin_repo.absolute()), str(clone))
     for branch in json.loads(result.stdout)["branches"]:
         git(clone, "read-tree", branch["commit"])
-        git(clone, "apply", "--cached", str(out / branch["file"]))
+        git(clone, "apply", "--cached", str(out / branch["patch_file"]))

@@ -98,7 +98,7 @@ class _Emitter:
 
     def places(self, name: str, *, patch: bool) -> dict[str, str]:
         """Where a branch's patch is, for the data."""
-        found = {"file": self.files.get(name), "created": self.created.get(name)}
+        found = {"patch_file": self.files.get(name), "created": self.created.get(name)}
         found |= {"patch": self.patches.get(name)} if patch else {}
         return {key: value for key, value in found.items() if value}
 
@@ -124,7 +124,7 @@ def _backport(
     pr_body: bool,
     as_json: bool,
 ) -> int:
-    """Emit one reviewed patch for each BRANCH: a branch, a glob ('*.x'), a tag or another revision of a clone.
+    r"""Emit one reviewed patch for each BRANCH: a branch, a glob ('*.x'), a tag or another revision of a clone.
 
     Without one, all release branches (N.x) and the default branch. A local branch is taken before a remote's of
     the same name, upstream's before origin's. Nothing is fetched, checked out or changed.
@@ -133,7 +133,10 @@ def _backport(
     its own branch (`git mailsplit` takes it apart). --format html is one page for all branches, review.html
     below -o. The summary goes to stdout, or to stderr where stdout has something else.
 
-    Example: ci-patcher backport --repo ~/bitcoin 28.x 29.x -o out --github-pull '#31545' --pr-body
+    \b
+    Examples:
+      ci-patcher backport --repo ~/bitcoin 28.x 29.x -o out --github-pull '#31545' --pr-body
+      ci-patcher backport --repo ~/bitcoin --format html > review.html
     """
     if prefix == "":
         raise UsageError("--branch needs a prefix", hint="For example: --branch docker-cache-")
@@ -170,6 +173,9 @@ def _backport(
             if prefix:
                 outcomes = emitter.branch(objects, outcomes, prefix, force)
             complete = True
+        except BrokenPipeError:  # the reader had enough, as `head -1` has
+            outcomes, targets = [], []
+            raise
         finally:
             if len(outcomes) < len(targets):
                 click.echo(f"Not finished. Done are {len(outcomes)} of {len(targets)}:", err=True)
