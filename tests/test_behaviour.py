@@ -43,11 +43,14 @@ fi
 """
 
 
-def block(option: str = "always") -> str:
+def block(option: str = "always", language: str = "sh") -> str:
     variable, condition, value = option.partition("=")
-    text = (RECIPE / "cache-to.sh").read_text().replace("VARIABLE", variable).replace("VALUE", value)
-    inner = "".join(f"  {line}\n" for line in text.splitlines()) if condition else ""
-    return (RECIPE / "block.sh").read_text().replace("  # option: cache-to\n", inner)
+    text = (RECIPE / f"cache-to.{language}").read_text().replace("VARIABLE", variable).replace("VALUE", value)
+    lines = (RECIPE / f"block.{language}").read_text().splitlines(keepends=True)
+    place = next(index for index, line in enumerate(lines) if line.strip() == "# option: cache-to")
+    indent = lines[place][: -len(lines[place].lstrip())]
+    lines[place] = "".join(f"{indent}{line}\n" for line in text.splitlines()) if condition else ""
+    return "".join(lines)
 
 
 def plain(path: str = EXECUTED, head: str = HEAD, retry: str = "") -> Script:
@@ -63,6 +66,44 @@ def merged() -> Script:
     return Script(EXECUTED, HEAD + MERGED_BEFORE + build + MERGED_AFTER + TAIL)
 
 
+PYTHON = "ci/test/02_run_container.py"
+PYTHON_TEXT = """#!/usr/bin/env python3
+import fcntl, glob, os, shlex, signal, subprocess, sys, time
+
+
+def run(cmd, **kwargs):
+    kwargs.setdefault("check", True)
+    try:
+        return subprocess.run(cmd, **kwargs)
+    except Exception as e:
+        sys.exit(str(e))
+
+
+{block}def main():
+    name = os.environ["CONTAINER_NAME"]
+    build = ["docker", "buildx", "build", f"--tag={name}", *shlex.split(os.getenv("DOCKER_BUILD_CACHE_ARG", "")), "."]
+    if {wrap}build, check=False).returncode != 0:
+        time.sleep(3)
+        {wrap}build)
+    run(["docker", "volume", "create", f"{name}_ccache"], check=False)
+    run(["docker", "image", "prune", "--force"])
+    container = run(["docker", "run", "--detach", name], stdout=subprocess.PIPE, text=True).stdout.strip()
+    run(["docker", "exec", container, "true"])
+    run(["docker", "container", "kill", container])
+
+
+main()
+"""
+
+
+def python(option: str = "") -> Script:
+    """The Python script; with the block where an option's value is given."""
+    if not option:
+        return Script(PYTHON, PYTHON_TEXT.replace("{block}", "").replace("{wrap}", "run("))
+    wrapped = PYTHON_TEXT.replace("{wrap}", "docker_build_cached(run, ")
+    return Script(PYTHON, wrapped.replace("{block}", block(option, "py") + "\n\n"))
+
+
 def broken(findings: tuple[Finding, ...]) -> dict[str, str]:
     return {f"{finding.row} {finding.check}": finding.detail for finding in findings if finding.verdict != Verdict.HELD}
 
@@ -76,6 +117,7 @@ RETRY, TRACED = "${CI_RETRY_EXE} ", HEAD + "set -x\n"
 MASTER = "CIRRUS_BRANCH=master"
 HELD = {
     "executed, traced, with a condition": (plain(head=TRACED), patched(head=TRACED, option=MASTER), MASTER),
+    "Python, with a condition": (python(), python(MASTER), MASTER),
     "sourced, with a retry": (plain(SOURCED, retry=RETRY), patched(SOURCED, retry=RETRY), "always"),
 }
 

@@ -8,7 +8,7 @@ import pytest
 
 from patcher.model import Script, Verdict
 from patcher.review import behaviour
-from tests.test_behaviour import EXECUTED, RECIPE, SOURCED, needs_sandbox, patched, plain
+from tests.test_behaviour import EXECUTED, RECIPE, SOURCED, needs_sandbox, patched, plain, python
 
 pytestmark = pytest.mark.long
 
@@ -30,6 +30,27 @@ def test_every_point_and_signal(original: Script, script: Script, option: str) -
         print(f"{finding.row} {finding.check}: {finding.detail}")
         assert finding.verdict is Verdict.HELD, f"{finding.check}: {finding.detail}\n{finding.evidence}"
         assert int(finding.detail.split()[0]) >= 30
+
+
+@needs_sandbox
+def test_every_line_of_python() -> None:
+    """In Python each line of the block and of the library that it calls is a point, so fewer kinds of signal."""
+    scenarios = behaviour.load_scenarios(RECIPE, "docker-build-cache")
+    kinds = {
+        "SIGTERM to the group at every point, the build: ok",
+        "SIGINT to the group at every point, the build: broken",
+        "SIGTERM to the script alone at every point, the build: ok",
+        "SIGKILL to the group at every point, the build: ok",
+    }
+    chosen = replace(
+        scenarios, scenarios=(), exhaustive=tuple(one for one in scenarios.exhaustive if one.name in kinds)
+    )
+    findings = behaviour.run(chosen, python(), python("always"), options={}, exhaustive=True)
+    assert {finding.check for finding in findings} == kinds
+    for finding in findings:
+        print(f"{finding.row} {finding.check}: {finding.detail}")
+        assert finding.verdict is Verdict.HELD, f"{finding.check}: {finding.detail}\n{finding.evidence}"
+        assert int(finding.detail.split()[0]) >= 100
 
 
 @needs_sandbox

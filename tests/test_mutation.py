@@ -30,7 +30,7 @@ MUTATIONS = [
     (r" >&2", ""),
     (r"\[ -z ", "[ -n "),
     (r"\[ -[ew] ", r"! \g<0>"),
-    (r'\[ "', r'! \g<0>'),
+    (r'\[ "', r"! \g<0>"),
     (r" = ", " != "),
     (r" != ", " = "),
     (r"if (?=flock)", "if ! "),
@@ -69,7 +69,10 @@ MUTATIONS = [
     (r"; exit; \}", "; }"),
 ]
 
-# Mutants that nothing can notice, and why.
+# Mutants that nothing can notice, by their names, and why.
+NO_SPLITTING = "the value of an assignment is not split into words"
+A_NUMBER = "a number has nothing to split; quoted as every other word is"
+ENDED = "the first of the two is only killed where the one signal came, and then what this word names is gone already"
 EQUIVALENT: dict[str, str] = {}
 
 
