@@ -88,4 +88,16 @@ def show(error: CiPatcherError) -> None:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ci-patcher")
 def main() -> None:
-    """Give the Bitcoin Core CI scripts an opt-in docker build cache, as a reviewed patch."""
+    """Give the Bitcoin Core CI scripts an opt-in docker build cache, as a reviewed patch.
+
+    \b
+    Example:
+      ci-patcher inspect ~/bitcoin
+      ci-patcher patch ~/bitcoin | git -C ~/bitcoin am
+
+    \b
+    Completions, for your shell's start-up file:
+      bash:  eval "$(_CI_PATCHER_COMPLETE=bash_source ci-patcher)"
+      zsh:   eval "$(_CI_PATCHER_COMPLETE=zsh_source ci-patcher)"
+      fish:  _CI_PATCHER_COMPLETE=fish_source ci-patcher | source
+    """

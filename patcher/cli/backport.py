@@ -124,7 +124,7 @@ def _backport(
     pr_body: bool,
     as_json: bool,
 ) -> int:
-    r"""Emit one reviewed patch for each BRANCH: a branch, a glob ('*.x'), a tag or another revision of a clone.
+    """Emit one reviewed patch for each BRANCH: a branch, a glob ('*.x'), a tag or another revision of a clone.
 
     Without one, all release branches (N.x) and the default branch. A local branch is taken before a remote's of
     the same name, upstream's before origin's. Nothing is fetched, checked out or changed.

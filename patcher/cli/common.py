@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 FORMATS = ("mbox", "diff", "markdown", "html")
 
+
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """The recipes' names, for the shell."""
+    folders = [recipe.bundled(), *ctx.params.get("folders", ())]
+    return [name for name in recipe.names(folders) if name.startswith(incomplete)]
+
+
 RECIPES = [
     click.option(
         "--recipes", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of more recipes."
@@ -29,7 +36,12 @@ RECIPES = [
 ]
 RECIPE = [
     click.option(
-        "--recipe", "recipe_name", default="docker-build-cache", show_default=True, help="The change to make."
+        "--recipe",
+        "recipe_name",
+        default="docker-build-cache",
+        show_default=True,
+        help="The change to make.",
+        shell_complete=_names,
     ),
     click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the recipe."),
     *RECIPES,

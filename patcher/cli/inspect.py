@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from patcher import pipeline
+from patcher.cli import terminal
 from patcher.cli.common import on_a_tree, recipe_of, source_of
 from patcher.emit import report
 
@@ -16,6 +17,7 @@ from patcher.emit import report
 @click.command()
 @on_a_tree
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@terminal.color_option
 def inspect(
     tree: Path,
     repo: Path | None,
@@ -24,10 +26,13 @@ def inspect(
     settings: Sequence[str],
     folders: Sequence[Path],
     as_json: bool,
+    color: str,
 ) -> None:
     """Say which file of TREE builds the image, what it holds already, and what a patch would do.
 
-    Example: ci-patcher inspect --repo ~/bitcoin --rev 29.x
+    \b
+    Example:
+      ci-patcher inspect --repo ~/bitcoin --rev 29.x
     """
     source = source_of(tree, repo, rev)
     recipe, values = recipe_of(recipe_name, settings, folders)
@@ -35,4 +40,4 @@ def inspect(
     if as_json:
         click.echo(json.dumps(report.inspection(plan, problem, recipe), indent=2))
     else:
-        click.echo("\n".join(report.inspected(plan, problem, recipe)))
+        terminal.echo(report.inspected(plan, problem, recipe), r"^ +\| +(?P<place>\^+)$", color)

@@ -15,7 +15,9 @@ from patcher.cli.common import RECIPES, decorated
 def _recipes(folders: Sequence[Path], as_json: bool) -> None:
     """List the recipes: those that come with ci-patcher, and those of --recipes.
 
-    Example: ci-patcher recipes --recipes ~/my-recipes
+    \b
+    Example:
+      ci-patcher recipes --recipes ~/my-recipes
     """
     found = [recipe.read(path) for path in recipe.names([recipe.bundled(), *folders]).values()]
     if as_json:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -58,14 +59,14 @@ def _painted(line: bytes) -> bytes:
     return line
 
 
-def _harmless(text: bytes) -> bytes:
+def harmless(text: bytes) -> bytes:
     """Without what could make a terminal do something: a patch may hold any byte. Shown as ``^[``."""
     return re.sub(rb"[\x00-\x08\x0b-\x1f\x7f]", lambda match: b"^" + bytes((match[0][0] ^ 64,)), text)
 
 
 def show(patch: bytes, when: str, stream: TextIO) -> None:
     """Show a patch on a terminal, in colour and through the pager as git would."""
-    text = _harmless(patch)
+    text = harmless(patch)
     text = painted(text) if colors(when, stream) else text
     command = _pager() if _able(stream) else ""
     if not command or not _paged(text, command, stream):
@@ -98,6 +99,21 @@ def _paged(text: bytes, command: str, stream: TextIO) -> bool:
     finally:
         signal.signal(signal.SIGINT, before)
     return pager.returncode not in {126, 127}
+
+
+_STYLES = {"place": "green", "good": "green", "bad": "red", "odd": "yellow"}
+
+
+def echo(lines: Sequence[str], pattern: str, when: str) -> None:
+    """Print lines; where a line matches, the named groups of the pattern are in colour."""
+    on = colors(when, sys.stdout)
+    for line in lines:
+        found = re.search(pattern, line) if on else None
+        for name, text in found.groupdict().items() if found else ():
+            if found and text:
+                start, end = found.span(name)
+                line = line[:start] + click.style(text, _STYLES[name], bold=True) + line[end:]  # noqa: PLW2901
+        click.echo(line, color=on)
 
 
 def must_be_there() -> None:

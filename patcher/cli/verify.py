@@ -11,11 +11,14 @@ from pathlib import Path
 import click
 
 from patcher import pipeline
+from patcher.cli import terminal
 from patcher.cli.common import on_a_tree, recipe_of, source_of
 from patcher.emit import report
 from patcher.inject import Plan
 from patcher.model import Finding, UsageError, Verdict
 from patcher.recipe import Recipe
+
+_VERDICT = r"^ *\d+  .*?  ((?P<good>held)|(?P<bad>broken)|(?P<odd>not run))(?=  |$)"
 
 
 @click.command()
@@ -34,6 +37,7 @@ from patcher.recipe import Recipe
 @click.option("--exhaustive", is_flag=True, help="A signal at every point of the block. Takes minutes.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the sandbox's files in this folder.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@terminal.color_option
 def verify(
     tree: Path,
     repo: Path | None,
@@ -46,6 +50,7 @@ def verify(
     exhaustive: bool,
     keep: Path | None,
     as_json: bool,
+    color: str,
 ) -> int:
     """Run the scenarios on the script of TREE as it stands: ours, a foreign block or none.
 
@@ -54,7 +59,9 @@ def verify(
     With --engine docker the script's builds run on the real engine, with nothing between the script and the engine's
     socket but the sandbox: only for a tree that you would run. What is made there is removed again.
 
-    Example: ci-patcher verify --repo ~/bitcoin --rev v29.1
+    \b
+    Example:
+      ci-patcher verify --repo ~/bitcoin --rev v29.1
     """
     source = source_of(tree, repo, rev)
     recipe, values = recipe_of(recipe_name, settings, folders)
@@ -71,7 +78,9 @@ def verify(
         click.echo(json.dumps([report.findings(finding) for finding in findings], indent=2))
     else:
         click.echo(f"{plan.script.path}: {plan.state}")
-        click.echo("\n".join(report.table(findings)))
+        terminal.echo(
+            report.table(findings), r"^ *\d+  .*?  ((?P<good>held)|(?P<bad>broken)|(?P<odd>not run))(?=  |$)", color
+        )
     return 1 if any(finding.verdict is Verdict.BROKEN for finding in findings) else 0
 
 
