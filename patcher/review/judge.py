@@ -28,6 +28,15 @@ def _changed(result: Result, root: str) -> set[str]:
     return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
 
+def _shown(entry: tuple[str, str, str]) -> str:
+    """An entry as a suffix of its path: a slash, a link's target, a file's first words."""
+    kind, _, content = entry
+    if kind == "directory":
+        return "/"
+    first = content.split("\n", 1)[0]
+    return f" -> {content}" if kind == "link" else f"  {first}".rstrip()
+
+
 class Judge:
     """Compares what came of a scenario with what it expects."""
 
@@ -176,6 +185,32 @@ class Judge:
             lines[_LINES:] = [f"... and {len(lines) - _LINES} lines more"]
         return "\n".join(line[:_WIDTH] for line in lines)
 
+    def happened(self, scenario: Scenario, result: Result) -> str:
+        """The steps, the tagged calls, and the tree before and after, for a scenario that held.
+
+        The same on every run: ``…`` stands for an entry of the tree that nothing here has named.
+        """
+        words = self.stage.words(scenario, self.stage.patched)
+        root = fill(self.scenarios.root, words)
+        named = {
+            fill(path, words) for path in (*scenario.keep, *(name for one in scenario.expect.leaves for name in one))
+        }
+        named |= {path.partition("/")[0] for path in _below(result.before, root)}
+
+        def steady(text: str) -> str:
+            entry = re.compile(rf"({re.escape(root)}/)([^/,\s]+)")
+            return entry.sub(lambda match: match[1] + (match[2] if match[2] in named else "…"), text)
+
+        lines = [f"steps: {', '.join(scenario.steps)}"]
+        for name, run in result.runs.items():
+            lines += [f"run {name} called {steady(' '.join(call))}" for call in run.tagged()]
+            lines.append(f"run {name} ended with {run.status}")
+        for when, listing in (("before", result.before), ("after", result.looks[-1])):
+            tree = [steady(f"{root}/{path}{_shown(entry)}") for path, entry in sorted(_below(listing, root).items())]
+            lines.append(f"{when}, in {root}{':' if tree else ': nothing'}")
+            lines += [f"  {line.removeprefix(f'{root}/')}" for line in tree]
+        return "\n".join(line[:_WIDTH] for line in lines[:_LINES])
+
     def judge(self, scenario: Scenario, result: Result, reference: Result | None) -> Finding:
         """The finding of one scenario."""
         if (
@@ -191,6 +226,6 @@ class Judge:
         problems = self.problems(scenario, result, reference)
         if not problems:
             note = "the script itself goes on after a failed build" if self.heedless and "refused" in exits else ""
-            return Finding(scenario.name, Verdict.HELD, note, scenario.row)
+            return Finding(scenario.name, Verdict.HELD, note, scenario.row, self.happened(scenario, result))
         evidence = self.evidence(scenario, result, reference)
         return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)
