@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from patcher.anchors import kinds
 from patcher.model import UsageError
 
 _PLACE = re.compile(r"(?P<indent>[ \t]*)# option: (?P<option>[a-z][a-z0-9-]*)")
@@ -261,6 +262,10 @@ def read(folder: Path) -> Recipe:
         for language in ("shell", "python")
         if language in table
     }
+    if recipe.anchor not in kinds():
+        raise reader.error("anchor", f"one of {', '.join(kinds())} is needed")
+    if not recipe.files:
+        raise reader.error("files", "at least one file is needed")
     if not changes:
         raise reader.error("shell", "neither [shell] nor [python] is given")
     if recipe.defines and not all(change.before for change in changes.values()):
@@ -355,6 +360,8 @@ class _Reader:
         if not isinstance(entry, dict):
             raise self.error(f"options.{name}", "a table is missing here")
         self.unknown(entry, {"default", "help", "form", "parts", "shell", "python"}, at)
+        if not isinstance(entry.get("parts", {}), dict):
+            raise self.error(at + "parts", "a table is missing here")
         parts = {part: self.string(entry["parts"], part, at=at + "parts.") for part in entry.get("parts", {})}
         for part, pattern in parts.items():
             self.pattern(pattern, f"{at}parts.{part}")
@@ -383,10 +390,15 @@ class _Reader:
             raise self.error(at + "insert", "one line is needed")
         if place not in _PLACES:
             raise self.error(at + "place", f"one of {', '.join(sorted(_PLACES))} is needed")
+        wrap = self.string(entry, "wrap", "", at=at)
+        if language == "python" and wrap and "{callee}" not in wrap:
+            raise self.error(at + "wrap", "{callee} is missing, which stands for the function that is called")
+        if not (before or wrap or insert):
+            raise self.error(language, "before, wrap or insert is needed")
         return Change(
             self.lines(before, at + "before", folder) if before else (),
             place,
-            self.string(entry, "wrap", "", at=at),
+            wrap,
             _SEPARATORS[language] + insert if insert else "",
             self.strings(entry, "imports", (), at=at),
             self.string(entry, "directive", "", at=at),
@@ -407,7 +419,7 @@ class _Reader:
         tables = {**table, **(self.read(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else {})}
 
         def there(entry: Mapping[str, Any], key: str) -> bool:
-            return (folder / entry.get(key, "")).is_file()
+            return (folder / str(entry.get(key, ""))).is_file()
 
         options = {
             name: self.option(name, {k: v for k, v in entry.items() if k not in _SEPARATORS or there(entry, k)}, folder)

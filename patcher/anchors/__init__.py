@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 from patcher.model import Anchor, Syntax, UsageError
 
@@ -21,14 +23,18 @@ def kind(name: str) -> Callable[[Finder], Finder]:
     return register
 
 
+def kinds() -> list[str]:
+    """The names of all kinds. Each is the name of its module, which is not imported for that."""
+    return sorted(p.stem.replace("_", "-") for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__")
+
+
 def find(name: str, syntax: Syntax) -> Anchor:
     """The one anchor of a kind in a script.
 
     Raises RefusedError (NoBuildError where there is none at all) and names all candidates; UsageError for a
     kind that does not exist.
     """
-    from patcher.anchors import image_build  # noqa: F401 (registers itself)
-
-    if name not in _kinds:
-        raise UsageError(f"there is no kind of anchor {name!r}", hint=f"There are: {', '.join(sorted(_kinds))}.")
+    if name not in kinds():
+        raise UsageError(f"there is no kind of anchor {name!r}", hint=f"There are: {', '.join(kinds())}.")
+    import_module(f"{__name__}.{name.replace('-', '_')}")
     return _kinds[name](syntax)

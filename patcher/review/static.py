@@ -185,7 +185,7 @@ def _run(name: str, arguments: Sequence[str], script: Script) -> str | tuple[int
         return f"{name} is missing"
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as folder:
         file = Path(folder) / Path(script.path).name
-        file.write_bytes(script.data)
+        file.write_bytes(script.data.replace(b"\r\n", b"\n"))  # a CR at each line's end would be all that it sees
         try:
             done = subprocess.run(
                 [program, *arguments, file.name], cwd=folder, capture_output=True, check=False, timeout=_SECONDS,

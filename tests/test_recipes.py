@@ -1,0 +1,306 @@
+"""Every recipe under snippets/ on every fixture, recipes beside each other, and broken ones by file and key."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from syrupy.assertion import SnapshotAssertion
+
+from patcher import pipeline, sources
+from patcher import recipe as recipes
+from patcher.cli import main
+from patcher.inject import Plan, plan
+from patcher.model import RefusedError, Script, State, UsageError, Verdict
+from patcher.pipeline import parse
+from patcher.recipe import Recipe
+from patcher.review import sandbox, static
+from tests.conftest import FIXTURES
+from tests.test_snapshots import ARGUMENTS, PatchFile
+
+BUNDLED = {name: recipes.read(path) for name, path in recipes.names([recipes.bundled()]).items()}
+TREES = sorted(path.name for path in FIXTURES.iterdir() if path.is_dir())
+ON = {"docker-build-cache": ["27.x", "python-helper"]}  # tests/test_behaviour.py runs it on more
+REFUSED = {"no-build", "two-builds"}
+
+
+def planned(recipe: Recipe, script: Script) -> Plan:
+    return plan(parse(script), recipe, recipe.values({}), parse)
+
+
+def found(name: str, recipe: Recipe) -> Plan:
+    return pipeline.examine(sources.tree(FIXTURES / name), recipe, recipe.values({}))
+
+
+@pytest.mark.parametrize("tree_name", TREES)
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_fixture_is_patched_or_refused(name: str, tree_name: str) -> None:
+    recipe = BUNDLED[name]
+    refused = tree_name in REFUSED or (tree_name, name) == ("unknown-cache", "docker-build-cache")
+    if refused:
+        with pytest.raises(RefusedError):
+            found(tree_name, recipe)
+        return
+    done = pipeline.change(sources.tree(FIXTURES / tree_name), recipe, recipe.values({}), verify=False)
+    assert [finding for finding in done.findings if finding.verdict is not Verdict.HELD] == []
+    assert done.pairs
+    again = planned(recipe, done.plan.result)
+    assert (again.state, again.result.text) == (State.CURRENT, done.plan.result.text)
+    assert again.reference.data == done.plan.reference.data
+    for finding in static.linted(done.plan.script, done.plan.result, done.plan.syntax.language):
+        assert finding.verdict is not Verdict.BROKEN, finding
+
+
+@pytest.mark.parametrize(("name", "tree_name"), itertools.product(BUNDLED.keys() - {"docker-build-cache"}, TREES))
+def test_the_patch(name: str, tree_name: str, snapshot: SnapshotAssertion) -> None:
+    if tree_name not in REFUSED:
+        arguments = ["patch", *ARGUMENTS, "--recipe", name, str(FIXTURES / tree_name)]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.stderr
+        assert done.stdout_bytes == snapshot.use_extension(PatchFile)
+
+
+@pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing() or "there is one")
+@pytest.mark.parametrize(
+    ("name", "tree_name"), [(n, tree) for n in BUNDLED for tree in ON.get(n, ["25.x", "retry-group", "master"])]
+)
+def test_the_scenarios_hold(name: str, tree_name: str) -> None:
+    recipe = BUNDLED[name]
+    done = found(tree_name, recipe)
+    findings = pipeline.scenarios(done, recipe, recipe.values({}), result=done.result)
+    assert findings
+    assert [finding for finding in findings if finding.verdict is not Verdict.HELD] == []
+
+
+PAIRS = list(itertools.permutations(BUNDLED, 2))
+
+
+@pytest.mark.parametrize("tree_name", [name for name in TREES if name not in REFUSED | {"unknown-cache"}])
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_recipes_do_not_disturb_each_other(first: str, second: str, tree_name: str) -> None:
+    one, other = BUNDLED[first], BUNDLED[second]
+    alone = found(tree_name, one)
+    both = planned(other, alone.result)
+    assert both.reference.text == both.script.text or both.state is State.FOREIGN
+    assert planned(one, both.result).state is State.CURRENT
+    assert planned(other, both.result).state is State.CURRENT
+    for finding in static.linted(alone.script, both.result, both.syntax.language):
+        assert finding.verdict is not Verdict.BROKEN, finding
+    # Out again, in either order.
+    assert (
+        planned(one, planned(other, both.result).reference).reference.text
+        == planned(one, both.reference).reference.text
+    )
+    left = planned(one, both.result).reference
+    assert planned(other, left).state is State.CURRENT
+    assert planned(other, left).reference.text == planned(one, both.reference).reference.text
+
+
+@pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing() or "there is one")
+@pytest.mark.parametrize(("tree_name", "first", "second"), [("25.x", *PAIRS[0]), ("master", *PAIRS[1])])
+def test_the_scenarios_of_each_hold_beside_the_other(tree_name: str, first: str, second: str) -> None:
+    both = planned(BUNDLED[second], found(tree_name, BUNDLED[first]).result)
+    for name in (first, second):
+        recipe = BUNDLED[name]
+        findings = pipeline.scenarios(planned(recipe, both.result), recipe, recipe.values({}))
+        assert [finding for finding in findings if finding.verdict is not Verdict.HELD] == []
+
+
+# a recipe of one's own
+
+HEAD = 'summary = "s"\nanchor = "image-build"\nfiles = ["x.sh"]\nsubject = "s"\nbody = "b"\n'
+SHELL = "[shell]\ninsert = '${X:+\"$X\"}'\n"
+
+
+def written(folder: Path, text: str, name: str = "mine", **files: str) -> Path:
+    target = folder / name
+    target.mkdir(parents=True)
+    (target / "recipe.toml").write_text(text)
+    for file, content in files.items():
+        (target / f"{file}.sh").write_text(content)
+    return target
+
+
+def test_a_user_s_folder_is_listed_and_used(tmp_path: Path, tree: Callable[[str], Path]) -> None:
+    written(tmp_path, HEAD.replace("x.sh", "ci/test/02_run_container.sh") + SHELL)
+    listed = CliRunner().invoke(main, ["recipes", "--recipes", str(tmp_path)])
+    assert [line for line in listed.stdout.splitlines() if line[:1].strip()] == [*sorted(BUNDLED), "mine"]
+    arguments = ["patch", *ARGUMENTS, "--format=diff", "--recipes", str(tmp_path), "--recipe=mine", str(tree("28.x"))]
+    done = CliRunner().invoke(main, arguments)
+    assert '\n+  docker buildx build ${X:+"$X"} \\\n' in done.stdout
+
+
+BROKEN = {
+    "no TOML": ("summary = \n", "not TOML"),
+    "an unknown key": (HEAD + "colour = 'red'\n" + SHELL, "colour: unknown key"),
+    "an unknown key in a table": (HEAD + SHELL + "colour = 'red'\n", "shell.colour: unknown key"),
+    "a key is missing": (HEAD.replace('subject = "s"\n', "") + SHELL, "subject: "),
+    "a wrong type": (HEAD.replace('"s"', "1", 1) + SHELL, "summary: "),
+    "a wrong type in a list": (HEAD.replace('"x.sh"', "1") + SHELL, "files: "),
+    "an entry twice": (HEAD.replace('"x.sh"', '"x.sh", "x.sh"') + SHELL, "files: "),
+    "no file": (HEAD.replace('"x.sh"', "") + SHELL, "files: "),
+    "no language": (HEAD, "shell: neither [shell] nor [python]"),
+    "a language that does nothing": (HEAD + "[shell]\n", "shell: "),
+    "no table": (HEAD + "shell = 1\n", "shell: "),
+    "a file is missing": (HEAD + "[shell]\nbefore = 'none.sh'\n", "shell.before: none.sh"),
+    "a place that is none": (HEAD + "[shell]\nbefore = 'block.sh'\nplace = 'top'\n", "shell.place: "),
+    "words on two lines": (HEAD + "[shell]\ninsert = 'a\\nb'\n".replace("'a\\nb'", '"a\\nb"'), "shell.insert: "),
+    "a bad regular expression": (HEAD + "seen = ['(']\n" + SHELL, "seen: not a regular expression"),
+    "an unknown kind of anchor": (HEAD.replace("image-build", "no-such") + SHELL, "anchor: "),
+    "defines without a block": (HEAD + "defines = 'f'\n" + SHELL, "defines: "),
+    "a wrap without the callee": (HEAD + "[python]\nwrap = 'f('\n", "python.wrap: "),
+    "advice of another name": (HEAD + SHELL + "[advice]\nall = ['a']\n", "advice.all: unknown key"),
+    "an option that is no table": (HEAD + "options.o = 1\n" + SHELL, "options.o: "),
+    "an option without a snippet": (
+        HEAD + "[shell]\nbefore = 'option.sh'\n[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V'\n",
+        "shell.before: the option 'o' has no snippet",
+    ),
+    "an option without a place": (
+        HEAD + SHELL + "[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V'\nshell = 'block.sh'\n", "options.o: "
+    ),
+    "an option's bad expression": (
+        HEAD + SHELL + "[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V'\nparts = { V = '(' }\n", "options.o.parts.V: "  # noqa: E501
+    ),
+    "an option's parts are no table": (
+        HEAD + SHELL + "[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V'\nparts = 1\n", "options.o.parts: "
+    ),
+    "a foreign block without variables": (HEAD + "[[replaces]]\nname = 'n'\nvariables = []\n" + SHELL, "replaces[0].variables: "),  # noqa: E501
+    "replaces is no list": (HEAD + "replaces = 1\n" + SHELL, "replaces: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_recipe_is_named_with_file_and_key(text: str, said: str, tmp_path: Path) -> None:
+    folder = written(tmp_path, text, block="a\n", option="# option: o\n")
+    for arguments in (["recipes"], ["patch", "--recipe=mine", str(FIXTURES / "28.x")]):
+        done = CliRunner().invoke(main, [*arguments, "--recipes", str(tmp_path)])
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"{folder / 'recipe.toml'}: {said}"), done.stderr
+
+
+def test_a_name_that_two_folders_have_is_an_error_that_names_both(tmp_path: Path) -> None:
+    first, second = (written(tmp_path / name, HEAD + SHELL) for name in "ab")
+    done = CliRunner().invoke(main, ["recipes", "--recipes", str(tmp_path / "a"), "--recipes", str(tmp_path / "b")])
+    assert done.exit_code == 2
+    assert str(first) in done.stderr
+    assert str(second) in done.stderr
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_is_none(there: bool, tmp_path: Path) -> None:
+    if there:
+        (tmp_path / "x").write_text("")
+    done = CliRunner().invoke(main, ["recipes", "--recipes", str(tmp_path / "x")])
+    assert (done.exit_code, done.stderr.split("\n")[0]) == (2, f"{tmp_path / 'x'}: not a folder of recipes")
+
+
+def test_broken_scenarios_are_named_with_file_and_key(tmp_path: Path, tree: Callable[[str], Path]) -> None:
+    shutil.copytree(BUNDLED["docker-build-network"].folder, tmp_path / "mine")
+    path = tmp_path / "mine" / "scenarios.toml"
+    path.write_text(path.read_text().replace("poison = true", "poisoned = true"))
+    done = CliRunner().invoke(main, ["patch", "--recipes", str(tmp_path), "--recipe=mine", str(tree("28.x"))])
+    assert done.exit_code == 2
+    assert "scenarios.toml: scenario[2].poisoned" in done.stderr
+
+
+# a recipe that defines nothing
+
+TRIES = "docker build{} . || { sleep 3; docker build{} .; }\n"
+WORDS = ' ${X:+"$X"}'
+
+
+def made(tmp_path: Path, change: str, **files: str) -> Recipe:
+    return recipes.read(written(tmp_path, HEAD + change, **files))
+
+
+def test_words_go_into_each_try_and_out_again(tmp_path: Path) -> None:
+    recipe = made(tmp_path, SHELL)
+    with_words, without = TRIES.replace("{}", WORDS), TRIES.replace("{}", "")
+    for text, state in ((without, State.ABSENT), (with_words, State.CURRENT)):
+        done = planned(recipe, Script("x.sh", text))
+        assert (done.state, done.reference.text, done.result.text) == (state, without, with_words)
+    with pytest.raises(RefusedError, match="2 image builds"):  # which then differ
+        planned(recipe, Script("x.sh", TRIES.replace("{}", WORDS, 1).replace("{}", "")))
+
+
+def test_a_wrapper_that_only_one_of_two_tries_has_is_put_before_the_other(tmp_path: Path) -> None:
+    recipe = made(tmp_path, "[shell]\nwrap = 'nice '\n")
+    for text in ("nice docker build . || docker build .\n", "docker build . || nice docker build .\n"):
+        done = planned(recipe, Script("x.sh", text))
+        assert (done.state, done.reference.text) == (State.OLDER, "docker build . || docker build .\n")
+        assert done.result.text == "nice docker build . || nice docker build .\n"
+
+
+LINES = "# Why.\n: a\n"
+BEFORE = "[shell]\nbefore = 'block.sh'\ninsert = 'x'\nwrap = 'w '\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("a\n\ndocker build .\n", State.ABSENT),
+        (f"a\n\n{LINES}\nw docker build x .\n", State.CURRENT),
+        (f"a\n\n{LINES}\ndocker build x .\n", State.OLDER),
+        (f"a\n\n{LINES}\ndocker build .\n", State.OLDER),
+        ("a\n\ndocker build x .\n", State.OLDER),
+    ],
+)
+def test_lines_without_a_name_of_their_own(text: str, state: State, tmp_path: Path) -> None:
+    recipe = made(tmp_path, BEFORE, block=LINES)
+    script = Script("x.sh", 'w() { "$@"; }\n' + text)
+    done = planned(recipe, script)
+    assert done.state is state
+    assert done.reference.text == 'w() { "$@"; }\na\n\ndocker build .\n'
+    assert done.result.text == f'w() {{ "$@"; }}\na\n\n{LINES}\nw docker build x .\n'
+
+
+def test_an_earlier_release_s_words_are_brought_up_to_date(tmp_path: Path) -> None:
+    folder = written(tmp_path, HEAD + SHELL)
+    older = folder / "older" / "1.0"
+    older.mkdir(parents=True)
+    (older / "recipe.toml").write_text("[shell]\ninsert = '$X'\n")
+    recipe = recipes.read(folder)
+    done = planned(recipe, Script("x.sh", "docker build $X .\n"))
+    assert (done.state, done.reference.text) == (State.OLDER, "docker build .\n")
+    assert done.result.text == f"docker build{WORDS} .\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'import subprocess\nsubprocess.run("docker build .".split())\n',
+        'import shlex, subprocess\nsubprocess.run(shlex.split("docker build ."))\n',
+        'cmd = ["docker"]\ncmd.append("build")\nrun(cmd)\n',
+        'import asyncio\nasyncio.create_subprocess_exec("docker", "build", ".")\n',
+    ],
+)
+def test_a_list_without_room_for_words_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="nothing can be put"):
+        planned(made(tmp_path, "[python]\ninsert = 'x'\n"), Script("x.py", text))
+
+
+def test_words_go_into_every_list_that_may_run(tmp_path: Path) -> None:
+    recipe = made(tmp_path, "[python]\ninsert = '*x'\n")
+    text = 'cmd = ["docker", "build"{0}]\nif y:\n    cmd = ["docker", "buildx", "build"{0}, "--load"]\nrun(cmd) or run(cmd)\n'  # noqa: E501
+    done = planned(recipe, Script("x.py", text.format("")))
+    assert done.result.text == text.format(", *x")
+    assert planned(recipe, done.result).reference.text == text.format("")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["import os\nrun(['docker', 'build'])\n", "from os import environ\nos\nrun(['docker', 'build'])\n"],
+    ids=["imported for nothing", "used without an import"],
+)
+def test_an_import_that_the_reverse_could_not_tell_is_refused(text: str) -> None:
+    with pytest.raises(RefusedError, match="os is"):
+        planned(BUNDLED["docker-build-network"], Script("x.py", text))
+
+
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(UsageError, match="has no option"):
+        BUNDLED["docker-build-network"].values({"cache-to": "always"})
