@@ -188,6 +188,16 @@ def test_the_same_input_gives_the_same_bytes_and_no_path_of_this_machine(tmp_pat
     assert b"ci/test/02_run_container.sh:" in pages[0]
 
 
+def test_the_scenarios_show_the_calls_and_the_tree_and_are_the_same_on_every_run() -> None:
+    needs("bwrap")
+    done = [call(FIXTURES / "29.x", "patch", "--format", "html") for _ in range(2)]
+    assert done[0].status == 0, done[0].error
+    assert done[0].out == done[1].out
+    text = unescape(done[0].out.decode("utf8"))
+    assert "called docker buildx build --file" in text
+    assert re.search(r"before, in /home/ci/host:\n  ci_native_task/\n.*\nafter, in /home/ci/host:\n", text, re.DOTALL)
+
+
 def test_backport_writes_one_page_for_all_branches(tmp_path: Path) -> None:
     repository(tmp_path / "clone")
     arguments = ["backport", "--repo", "clone", "--format", "html", "--no-verify", "main", "nowhere"]
