@@ -74,7 +74,9 @@ def patch(
     source = source_of(tree, repo, rev)
     found_recipe, values = recipe_of(recipe_name, settings, folders)
     # What cannot be emitted in the end is refused before the review, which takes long.
-    author, date = sources.identity(source, author_option(author), date)
+    author = author_option(author)
+    if form in {None, "mbox"} or signoff:  # git is asked only where its answer counts
+        author, date = sources.identity(source, author, date)
     trailers = trailers_of(github_pull, rebased_from, signoff, author)
     if output:
         must_be_a_folder(output)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from patcher.model import InputError, Script
@@ -54,6 +55,12 @@ def _write(folder: Path, script: Script) -> None:
 
 def diff(pairs: Sequence[Pair]) -> bytes:
     """The change as ``git apply`` takes it at the tree's root, with ``a/`` and ``b/`` paths."""
+    return _diff(tuple(pairs))
+
+
+@lru_cache(maxsize=8)
+def _diff(pairs: tuple[Pair, ...]) -> bytes:
+    """The same for the review and for the output: git is started once."""
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
         folder = Path(name)
         for old, new in pairs:
