@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from patcher import pipeline, recipe, sources
 from patcher.backport import Outcome, Target
+from patcher.cli import main
 from patcher.emit import git, page
 from patcher.model import Finding, InputError, NoBuildError, Verdict
 from tests.command import call, repository
@@ -196,6 +198,16 @@ def test_the_scenarios_show_the_calls_and_the_tree_and_are_the_same_on_every_run
     text = unescape(done[0].out.decode("utf8"))
     assert "called docker buildx build --file" in text
     assert re.search(r"before, in /home/ci/host:\n  ci_native_task/\n.*\nafter, in /home/ci/host:\n", text, re.DOTALL)
+
+
+def test_a_failed_review_gives_no_patch_but_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    change = pipeline.change
+    monkeypatch.setattr(pipeline, "change", lambda *one, **two: replace(change(*one, **two), findings=FINDINGS))
+    for form, shown in (("diff", False), ("html", True)):
+        result = CliRunner().invoke(main, ["patch", "--no-verify", "--format", form, str(FIXTURES / "29.x")])
+        assert result.exit_code == 1
+        assert ("H/C is gone" in result.stdout) == shown
+        assert "The review failed, so there is no patch." in result.stderr
 
 
 def test_backport_writes_one_page_for_all_branches(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from patcher.cli import terminal
-from tests.command import WHO, call, command, git, repository
+from tests.command import SCRIPT, WHO, call, command, git, repository
 from tests.conftest import needs
 
 PATCH = ("patch", "--no-verify", *WHO)
@@ -178,6 +178,16 @@ def test_the_place_of_the_build_is_in_colour(repo: Path) -> None:
 def test_a_script_does_nothing_to_the_terminal() -> None:
     shown = terminal.harmless(b"diff --git a/x b/x\n+\x1b]0;title\x07\r\n+\ttab\n")
     assert shown == b"diff --git a/x b/x\n+^[]0;title^G^M\n+\ttab\n"
+
+
+def test_nor_does_it_where_inspect_shows_the_place(repo: Path) -> None:
+    script = repo / SCRIPT
+    script.write_bytes(
+        script.read_bytes().replace(b"docker buildx build \\\n", b"docker buildx build --quiet=\x1b]0;t\x07 \\\n")
+    )
+    seen = on_terminal(repo, "inspect")
+    assert "--quiet=^[]0;t^G" in seen.screen
+    assert "\x1b]" not in seen.screen
 
 
 def test_yes_writes_and_no_does_not(repo: Path, tmp_path: Path) -> None:

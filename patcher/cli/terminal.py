@@ -107,6 +107,8 @@ _STYLES = {"place": "green", "good": "green", "bad": "red", "odd": "yellow"}
 def echo(lines: Sequence[str], pattern: str, when: str) -> None:
     """Print lines; where a line matches, the named groups of the pattern are in colour."""
     on = colors(when, sys.stdout)
+    if sys.stdout.isatty():
+        lines = [harmless(line.encode("utf8", "surrogateescape")).decode("utf8", "surrogateescape") for line in lines]
     for line in lines:
         found = re.search(pattern, line) if on else None
         for name, text in found.groupdict().items() if found else ():
