@@ -24,7 +24,7 @@ from patcher.model import (
     Syntax,
     Word,
 )
-from patcher.recipe import Change, Foreign, Recipe, matched_values, matcher, render
+from patcher.recipe import Change, Foreign, Recipe, render, standing
 
 Parser = Callable[[Script], Syntax]
 
@@ -260,22 +260,26 @@ def _ours(syntax: Syntax, recipe: Recipe) -> tuple[list[Edit], dict[str, str], b
     defining = [s for s in syntax.statements if recipe.defines and s.defines == recipe.defines]
     if recipe.defines and not defining:
         return None
-    starts = {lead(text, statement.start) for statement in defining}
+    lines = (line.start() for line in re.finditer("^", text, re.MULTILINE))
+    starts = [lead(text, statement.start) for statement in defining] if recipe.defines else list(lines)
     forms = [(recipe.changes[syntax.language], recipe.options, True)]
     forms += [(old[syntax.language], options, False) for old, options in recipe.older if syntax.language in old]
     anchor = anchors.find(recipe.anchor, syntax)
     for form, options, current in forms:
-        found = matcher(form, options, syntax.language).finditer(text) if form.before else ()
-        match = next((match for match in found if match.start() in starts or not recipe.defines), None)
+        found = [
+            (start, *block)
+            for start in (starts if form.before else ())
+            if (block := standing(form, options, syntax.language, text, start))
+        ]
         edits = _unwrap(syntax, form, anchor)
-        if not match and (recipe.defines or not edits):
+        if not found and (recipe.defines or not edits):
             continue
         values = {name: option.default for name, option in options.items()}
-        if match:
-            edits.append(_out(text, match, form.place))
-            values = matched_values(match, options)
+        if found:
+            start, end, values = found[0]
+            edits.append(_out(text, start, end, form.place))
         edits += _unimported(syntax, form, edits)
-        whole = bool(match or not form.before) and _complete(anchor, form, text)
+        whole = bool(found or not form.before) and _complete(anchor, form, text)
         return edits, values, current and whole
     if not recipe.defines:
         return None
@@ -291,14 +295,14 @@ def _first_line(text: str, offset: int) -> str:
     return text[offset:].split("\n", 1)[0].strip()
 
 
-def _out(text: str, match: re.Match[str], place: str) -> Edit:
+def _out(text: str, start: int, end: int, place: str) -> Edit:
     """The block and the blank lines that came with it: those below it, else those above."""
     blank = re.compile(r"(?:\r?\n){2}" if place == "module" else r"\r?\n")
-    below = blank.match(text, match.end())
+    below = blank.match(text, end)
     if below:
-        return Edit(match.start(), below.end(), "", "the block")
-    above = re.compile(rf"(?:{blank.pattern})\Z").search(text[: match.start()])
-    return Edit(above.start() if above else match.start(), match.end(), "", "the block")
+        return Edit(start, below.end(), "", "the block")
+    above = re.compile(rf"(?:{blank.pattern})\Z").search(text[:start])
+    return Edit(above.start() if above else start, end, "", "the block")
 
 
 def _unwrap(syntax: Syntax, change: Change, anchor: Anchor) -> list[Edit]:

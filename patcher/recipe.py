@@ -159,27 +159,30 @@ def render(change: Change, options: Mapping[str, Option], values: Mapping[str, s
     return lines
 
 
-def matcher(change: Change, options: Mapping[str, Option], language: str) -> re.Pattern[str]:
-    """A regular expression for the block as it stands in a script: any indentation, line ends and options."""
-    parts: list[str] = []
+def standing(
+    change: Change, options: Mapping[str, Option], language: str, text: str, start: int
+) -> tuple[int, dict[str, str]] | None:
+    """Where the block that begins at the offset ends, and the options with which it was written.
+
+    None where it is not this block. Any indentation, line ends and options are allowed.
+    """
+    values = {option.name: option.default for option in options.values()}
+    at = start
     for line in change.before:
         place = _PLACE.fullmatch(line)
         if place:
-            parts.append(options[place["option"]].lines_pattern(language))
-        else:
-            parts.append(rf"[ \t]*{re.escape(line)}{_END}")
-    return re.compile(r"(?:^|(?<=\A\ufeff))" + "".join(parts), re.MULTILINE)
-
-
-def matched_values(match: re.Match[str], options: Mapping[str, Option]) -> dict[str, str]:
-    """The options with which a block was written that ``matcher`` recognized."""
-    groups = match.groupdict()
-    return {
-        option.name: option.join({part: groups[f"{option.group}__{part}"] for part in option.parts})
-        if groups.get(option.group)
-        else option.default
-        for option in options.values()
-    }
+            option = options[place["option"]]
+            found = re.compile(option.lines_pattern(language)).match(text, at)
+            if found and found[option.group]:
+                values[option.name] = option.join({part: found[f"{option.group}__{part}"] for part in option.parts})
+                at = found.end()
+            continue
+        end = text.find("\n", at)
+        here = text[at : end if end >= 0 else len(text)].removesuffix("\r")
+        if not here.endswith(line) or here[: len(here) - len(line)].strip(" \t"):
+            return None
+        at = end + 1 if end >= 0 else len(text)
+    return at, values
 
 
 def _replaced(line: str, groups: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ Each command is a module of its own that is imported when it is called: start-up
 from __future__ import annotations
 
 import io
+import gc
 import os
 import signal
 import sys
@@ -24,6 +25,10 @@ _COMMANDS = {
     "verify": "Run the contract's scenarios on a tree as it stands.",
     "recipes": "List the changes that can be made.",
 }
+
+
+# Building syntax trees makes many objects that all live to the end: looking for garbage among them is for nothing.
+gc.set_threshold(100_000)
 
 
 class _Group(click.Group):
