@@ -62,7 +62,7 @@ def unharmed(found: Engine, tmp_path: Path) -> Iterator[dict[str, set[str]]]:
     """A user's image, which the scripts' own prune would take, volume and cache records; they must be all there is."""
     folder, name = tmp_path / "user", f"user-of-ci-patcher-tests-{os.getpid()}"
     folder.mkdir()
-    (folder / "Dockerfile").write_text(f"FROM {BASE}\nCOPY file /\nRUN echo {name} > /name\n")
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY file /\n")
     (folder / "file").write_text(name)
     before = state(found)
     found.call("buildx", "--builder", "default", "build", "--label=ci-fixture", f"--label={name}", str(folder))
@@ -125,7 +125,26 @@ def test_an_unpatched_tree_fails_the_command(found: Engine, unharmed: dict[str, 
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines() == found.lines
     findings = json.loads(done.stdout)
-    assert [(f["row"], f["verdict"]) for f in findings if f["verdict"] != "not run"] == [(3, "broken"), (None, "held")]
+    assert [(f["row"], f["verdict"]) for f in findings if f["verdict"] != "not run"] == [
+        (1, "held"),
+        (3, "broken"),
+        (None, "held"),
+    ]
+
+
+@on_an_engine
+def test_the_structure_of_the_merged_block_breaks(found: Engine, unharmed: dict[str, set[str]]) -> None:
+    assert unharmed
+    plan = pipeline.examine(sources.tree(FIXTURES / "29.1"), RECIPE, RECIPE.values({}))
+    scenarios = behaviour.load_scenarios(RECIPE.folder, RECIPE.name)
+    findings = engine.run(scenarios, plan.reference, plan.script, found, BASE, options={})
+    held = {finding.row for finding in findings if finding.verdict is Verdict.HELD}
+    # It leaves its temporary directory behind in every run.
+    assert held == {0, 1}
+    broken = {finding.row: finding.detail for finding in findings if finding.verdict is Verdict.BROKEN}
+    assert "outside of H" in broken[3]
+    assert "CACHED" in broken[10]
+    assert "the old cache is not as it was" in broken[16]
 
 
 @on_an_engine

@@ -333,8 +333,8 @@ CASES = (
         ("start 1", "wait 1 running", "start 2", "wait 2 running", "end 1", "look", "end 2"),
     ),
 )
+UNSET = Case(1, "without the variable the build is cold and no cache is written", before="none", unset=True)
 COLD = Case(3, "a cold build exports a cache", before="none")
-UNSET = Case(1, "without the variable the same build is cold again", unset=True, leaves="old")
 WARM = Case(3, "a warm build takes its layers from the cache in H", before="own")
 SPACE = Case(10, "the same from a host directory with spaces in its name", before="own", directory="the  host dir")
 
@@ -351,6 +351,7 @@ class _Bench:
         self.seed = self.folder / "seed"
         self.known = frozenset(self.records())
         self.sizes: frozenset[str] = frozenset()
+        self.usual: frozenset[str] | None = None
         self.stop = self.folder / "control" / "stop"
         self.stop.parent.mkdir(parents=True)
 
@@ -362,19 +363,26 @@ class _Bench:
         found = self.records().values()
         return frozenset(r.size for r in found if r.kind == "source.local" and r.identity not in self.known)
 
-    def prune(self, needle: str, sent: frozenset[str] | None = None, patience: float = PATIENCE) -> list[str]:
+    def imported(self) -> frozenset[str]:
+        """The layers that the engine may have imported from a cache of ours: only those of the first are asked for."""
+        return frozenset(path.name for path in self.seed.glob("blobs/sha256/*"))
+
+    def remove(self, *identities: str) -> None:
+        """Has the engine drop records, as far as it does not need them."""
+        # --all, since the records that an image shares are spared without it.
+        words = ("prune", "--all", "--force", "--filter", f"id={'|'.join(identities)}")
+        if identities:
+            self.engine.call("buildx", "--builder", "default", *words, check=False)
+
+    def prune(self, needle: str) -> list[str]:
         """Removes our records from the engine's cache and returns those that it keeps."""
-        deadline = time.monotonic() + patience
-        # Nothing is imported but from the first cache.
-        blobs = frozenset(path.name for path in self.seed.glob("blobs/sha256/*"))
+        deadline = time.monotonic() + PATIENCE
         together = True
-        while left := ours(self.records(), self.known, needle, blobs, sent):
+        while left := ours(self.records(), self.known, needle, self.imported()):
             # buildx takes the identity for a regular expression, and the engine then finds the order itself. That is
-            # no promise, so what is left goes one by one. --all, since the records that an image shares are spared
-            # without it.
-            for identities in ["|".join(left)] if together else left:
-                words = ("prune", "--all", "--force", "--filter", f"id={identities}")
-                self.engine.call("buildx", "--builder", "default", *words, check=False)
+            # no promise, so what is left goes one by one.
+            for identities in [left] if together else [[identity] for identity in left]:
+                self.remove(*identities)
             together = not together
             if time.monotonic() > deadline:
                 break
@@ -390,9 +398,13 @@ class _Bench:
                 self.engine.call("image", "rm", "--force", *dict.fromkeys(images), check=False)
                 if time.monotonic() > deadline:
                     break
+            likely = ours(self.records(), self.known, self.run, self.imported(), self.sizes or self.sent())
             left = self.prune(self.run)
             # Another build may be using some of these, and then they are its own.
-            self.prune(self.run, self.sizes or self.sent(), patience=2)
+            self.remove(*likely)
+            if rest := [identity for identity in likely if identity in self.records()]:
+                time.sleep(1)
+                self.remove(*rest)
         except UsageError as error:
             return Finding(name, Verdict.BROKEN, error.what)
         if images or left:
@@ -465,6 +477,14 @@ class _Bench:
         )
         result = _result((outcome.stdout.splitlines() or [b""])[-1], outcome)
         problems = self.problems(case, result, cache, None if case.size else host / cache)
+        home = place / fill("{home}", known).removeprefix("/")
+        outside = frozenset(
+            str(path.relative_to(home)) for path in home.rglob("*") if path != host and host not in path.parents
+        )
+        if self.usual is None:
+            self.usual = outside
+        elif left := sorted(outside - self.usual):
+            problems.append(f"outside of H, {left[0]} is left")
         output = _said(result.runs["1"]) if "1" in result.runs else ""
         verdict = Verdict.BROKEN if problems else Verdict.HELD
         evidence = _evidence(case, result) if problems else ""
@@ -518,6 +538,10 @@ class _Bench:
                 problems.append(f"the cache has the mode {after['.'][1]}")
             else:
                 new = True
+        if case.unset:
+            if result.looks[-1]:
+                problems.append(f"{', '.join(sorted(result.looks[-1]))} in H")
+            return problems
         leaves = case.leaves or ("old" if case.exit == _FAILS else "new")
         if case.row == 7 and len(result.runs["1"].tagged()) > 1:
             # The script's own retry does not take SIGINT for itself where the build caught it, and builds again.
@@ -575,14 +599,14 @@ def _layers(finding: Finding, output: str, wanted: int) -> Finding:
 
 
 def _warmth(bench: _Bench, nonce: str) -> list[Finding]:
-    """Cold without the variable, warm with it: in each the engine's own records of these layers are gone."""
+    """Warm, though the engine's own records of these layers are gone."""
     findings = []
-    for case, wanted in ((UNSET, 0), (WARM, LAYERS), (SPACE, LAYERS)):
+    for case in (WARM, SPACE):
         if left := bench.prune(nonce):
             findings.append(Finding(case.name, Verdict.NOT_RUN, f"the engine keeps {len(left)} records", case.row))
             continue
         finding, output, _ = bench.play(case, nonce, bench.seed)
-        findings.append(_layers(finding, output, wanted))
+        findings.append(_layers(finding, output, LAYERS))
     return findings
 
 
@@ -619,7 +643,7 @@ def run(
     already. ``keep`` is a directory that gets every scenario's files. Raises UsageError where the engine or the
     image can't be used. Whatever happens, KeyboardInterrupt included, what was made in the engine is removed.
     """
-    every = (COLD, UNSET, WARM, SPACE, *CASES)
+    every = (UNSET, COLD, WARM, SPACE, *CASES)
     why = sandbox.missing() or ("" if engine.exports else "this engine can't export local caches")
     if why:
         return tuple(Finding(case.name, Verdict.NOT_RUN, why, case.row) for case in every)
@@ -634,19 +658,22 @@ def run(
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as temporary:
         bench = _Bench(stage, engine, base, keep or Path(temporary))
         findings: list[Finding] = []
-        pool = ThreadPoolExecutor(jobs or os.cpu_count() or 1)
+        pool = ThreadPoolExecutor(jobs or 2 * (os.cpu_count() or 1))  # for the most part they wait
         try:
             nonce = f"{bench.run}-cold"
-            # Not from the pool: the others begin with the cache that it exports.
-            first = pool.submit(bench.play, COLD, nonce)
-            finding, output, place = first.result()
-            findings.append(_layers(finding, output, 0))
-            if finding.verdict is not Verdict.HELD:
+            # Of the same layers, and the second cold as well: so the records of the first can be removed.
+            for case in (UNSET, COLD):
+                # Not from the pool: the others begin with the cache that it exports.
+                finding, output, place = pool.submit(bench.play, case, nonce).result()
+                findings.append(_layers(finding, output, 0))
+                if case is UNSET:
+                    bench.prune(nonce)
+                    bench.sizes = bench.sent()
+            if incomplete(place):
                 why = "there is no cache to begin with"
-                findings += [Finding(case.name, Verdict.NOT_RUN, why, case.row) for case in every[1:]]
+                findings += [Finding(case.name, Verdict.NOT_RUN, why, case.row) for case in every[2:]]
             else:
                 shutil.copytree(place, bench.seed)
-                bench.sizes = bench.sent()
                 warmth = pool.submit(_warmth, bench, nonce)
                 futures = [pool.submit(bench.play, case) for case in CASES]
                 findings += warmth.result()
