@@ -68,8 +68,8 @@ def test_it_works_where_it_is_installed(built: Path, tmp_path: Path, kind: str) 
     # The dependencies are this environment's: only the project itself is installed anew.
     (purelib,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (purelib / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*install, "--ignore-installed", archive], check=True, cwd=tmp_path)
+    install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*install, "--ignore-installed", str(archive)], check=True, cwd=tmp_path)
     command = tmp_path / "venv" / "bin" / "ci-patcher"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
 

@@ -31,7 +31,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
 
 def revision(repository: Path, branch: str) -> str:
     for name in (branch, f"origin/{branch}", f"upstream/{branch}"):
-        asked = ["git", "-C", repository, "rev-parse", "--quiet", "--verify", name]
+        asked = ["git", "-C", str(repository), "rev-parse", "--quiet", "--verify", name]
         if subprocess.run(asked, capture_output=True, check=False).returncode == 0:
             return name
     pytest.skip(f"BITCOIN_REPO has no branch {branch}")

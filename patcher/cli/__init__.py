@@ -5,8 +5,8 @@ Each command is a module of its own that is imported when it is called: start-up
 
 from __future__ import annotations
 
-import io
 import gc
+import io
 import os
 import signal
 import sys
