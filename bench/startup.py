@@ -2,8 +2,9 @@
 
     python bench/startup.py [RUNS]
 
-Each pair of commands is run alternately, RUNS times (default 15), after one run of each that does not count. What
-is compared is the median of user and system time. Exits with 1 where a ratio is above its target.
+Each pair of commands is run alternately, RUNS times (default 15), after one run of each that does not count. The
+ratio is the median of those of neighbouring runs, so that a machine's other work weighs on both; the times shown are
+medians as well, of user and system time. Exits with 1 where a ratio is above its target.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ def main() -> int:
         commands = ([program, *arguments], [sys.executable, "-c", imports])
         times = [[seconds(command) for command in commands] for _ in range(runs + 1)][1:]
         ours, alone = (statistics.median(column) for column in zip(*times, strict=True))
-        status |= ours / alone > target
+        ratio = statistics.median(ours / alone for ours, alone in times)
+        status |= ratio > target
         print(
-            f"{name:14} {ours / alone:.2f} (target {target}): {ours * 1000:.0f} ms against {alone * 1000:.0f} ms"
+            f"{name:14} {ratio:.2f} (target {target}): {ours * 1000:.0f} ms against {alone * 1000:.0f} ms"
             f" of python -c '{imports}'"
         )
     return status

@@ -5,6 +5,8 @@ finding with the smallest script that shows it, and at the end how many scripts 
 ``tests/test_fuzz.py`` runs the same for seconds, and keeps what was found.
 """
 
+# ruff: noqa: E501 (the scripts)
+
 from __future__ import annotations
 
 import argparse
@@ -47,12 +49,12 @@ CORPUS = {
 }
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """A property that does not hold; its text is the same for every script that breaks it in the same way."""
 
 
 def check(text: str, language: str) -> str:
-    """Put one script through every recipe, and say what became of it. Raises Broken."""
+    """Put one script through every recipe, and say what became of it. Raises BrokenError."""
     script = Script(PATHS[language], text)
     takes = _takes(script, language)
     try:
@@ -60,7 +62,7 @@ def check(text: str, language: str) -> str:
             syntax = parse(script)
     except InputError as error:
         if takes:
-            raise Broken(f"refused, though {language} takes it: {error.what}") from None
+            raise BrokenError(f"refused, though {language} takes it: {error.what}") from None
         return "does not parse"
     became = "refused"
     done: list[tuple[Recipe, Plan]] = []
@@ -70,7 +72,7 @@ def check(text: str, language: str) -> str:
                 found = plan(syntax, recipe, recipe.values({}), parse)
         except CiPatcherError as error:
             if error.status not in {3, 4}:
-                raise Broken(f"{recipe.name}: exit status {error.status}: {error.what}") from None
+                raise BrokenError(f"{recipe.name}: exit status {error.status}: {error.what}") from None
             continue
         became = f"patched ({found.state})" if found.result.text != text else "current"
         _patched(found, recipe, takes, language)
@@ -88,6 +90,8 @@ def _takes(script: Script, language: str) -> bool:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return False
         return True
+    if "\0" in script.text:
+        return False  # bash drops it without a word
     data = script.data.replace(b"\r\n", b"\n")
     done = subprocess.run(["bash", "--norc", "-n"], input=data, capture_output=True, check=False, timeout=SECONDS)
     return done.returncode == 0 and not done.stderr
@@ -97,34 +101,34 @@ def _patched(found: Plan, recipe: Recipe, takes: bool, language: str) -> None:
     """What holds of a result: it parses, nothing else is changed, once more changes nothing, the reverse is exact."""
     reference, result = found.reference, found.result
     if found.state in {State.ABSENT, State.NO_CACHE, State.HOOK} and reference.text != found.script.text:
-        raise Broken(f"{recipe.name}: {found.state}, and yet something was taken out first")
+        raise BrokenError(f"{recipe.name}: {found.state}, and yet something was taken out first")
     _spliced(found)
     with _limited():
         again = _again(result, recipe, "the result")
     if again.state is not State.CURRENT or again.result.text != result.text:
-        raise Broken(f"{recipe.name}: a second run: {again.state}")
+        raise BrokenError(f"{recipe.name}: a second run: {again.state}")
     if again.reference.data != reference.data:
-        raise Broken(f"{recipe.name}: the reverse is not exact")
+        raise BrokenError(f"{recipe.name}: the reverse is not exact")
     assert found.anchor is not None
     assert again.anchor is not None
     if len(found.anchor.commands) != len(again.anchor.commands):
-        raise Broken(f"{recipe.name}: another number of tries")
+        raise BrokenError(f"{recipe.name}: another number of tries")
     if takes and not _takes(result, language):
-        raise Broken(f"{recipe.name}: {language} does not take the result")
+        raise BrokenError(f"{recipe.name}: {language} does not take the result")
     with _limited():
         anchor = _again(reference, recipe, "the reference").anchor
     assert anchor is not None
     places = [place for c in anchor.commands for place in (c.words[0].start, c.head[0])]
     intended = static.only_intended(reference, result, [*places, *anchor.behind])
     if takes and intended.verdict is Verdict.BROKEN:
-        raise Broken(f"{recipe.name}: lines are changed that are not the build's")
+        raise BrokenError(f"{recipe.name}: lines are changed that are not the build's")
 
 
 def _again(script: Script, recipe: Recipe, what: str) -> Plan:
     try:
         return plan(parse(script), recipe, recipe.values({}), parse)
     except CiPatcherError as error:
-        raise Broken(f"{recipe.name}: {what} is refused: {type(error).__name__}: {error.what}") from None
+        raise BrokenError(f"{recipe.name}: {what} is refused: {type(error).__name__}: {error.what}") from None
 
 
 def _spliced(found: Plan) -> None:
@@ -132,11 +136,11 @@ def _spliced(found: Plan) -> None:
     text, at = "", 0
     for edit in sorted(found.edits, key=lambda edit: (edit.start, edit.end)):
         if edit.start < at:
-            raise Broken("edits overlap")
+            raise BrokenError("edits overlap")
         text += found.reference.text[at : edit.start] + edit.text
         at = edit.end
     if found.edits and text + found.reference.text[at:] != found.result.text:
-        raise Broken("bytes outside of the edits are changed")
+        raise BrokenError("bytes outside of the edits are changed")
 
 
 def _together(done: list[tuple[Recipe, Plan]]) -> None:
@@ -147,20 +151,20 @@ def _together(done: list[tuple[Recipe, Plan]]) -> None:
         try:
             both = _again(found.result, second, "a tree with the other's change")
             seen = _again(both.result, first, "a tree with both changes")
-        except Broken as error:
-            raise Broken(f"behind {first.name}: {error}") from None
+        except BrokenError as error:
+            raise BrokenError(f"behind {first.name}: {error}") from None
         if seen.state is not State.CURRENT:
-            raise Broken(f"{first.name} below {second.name}: {seen.state}")
+            raise BrokenError(f"{first.name} below {second.name}: {seen.state}")
         if both.state in {State.ABSENT, State.NO_CACHE, State.HOOK}:
             left = _again(seen.reference, second, "what is left of both")
             if left.state is not State.CURRENT or left.reference.text != found.reference.text:
-                raise Broken(f"{first.name} taken out below {second.name}: not the original")
+                raise BrokenError(f"{first.name} taken out below {second.name}: not the original")
 
 
 @contextmanager
 def _limited() -> Iterator[None]:
     def late(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise Broken(f"takes more than {SECONDS} s")
+        raise BrokenError(f"takes more than {SECONDS} s")
 
     before = signal.signal(signal.SIGPROF, late)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -174,20 +178,20 @@ def _limited() -> Iterator[None]:
 # what is made
 
 _TOKENS = {
-    "shell": (
+    "shell": (  # noqa: SIM905
         "docker build . docker buildx build --tag x . podman DOCKER_BUILDKIT=1 ${CI_RETRY_EXE} $DOCKER_BUILD_CACHE_ARG "
         "exec eval sudo env time timeout if then elif else fi for select while until do done case esac in function { } "
-        "( ) (( )) [[ ]] [ ] ! && || | |& & ; ;; ;& ;;& < > >> >| <> <& >& &> << <<- <<< <( >( $( ` $(( $[ ${ ${x:- ${# "  # noqa: E501
-        "\" ' $' $\" \\ # = += a= a=( a[1]= == =~ ~ * ? @( !( {a,b} {1..3} $x ${x} \"$@\" $* $# $? $! $$ $- $0 -- - + "
+        "( ) (( )) [[ ]] [ ] ! && || | |& & ; ;; ;& ;;& < > >> >| <> <& >& &> << <<- <<< <( >( $( ` $(( $[ ${ ${x:- ${# "
+        '" \' $\' $" \\ # = += a= a=( a[1]= == =~ ~ * ? @( !( {a,b} {1..3} $x ${x} "$@" $* $# $? $! $$ $- $0 -- - + '
         "f() coproc declare export local trap set return break x 0 2> é \u00a0 \ufeff EOF <<EOF <<'EOF' <<-EOF"
-    ).split(),
-    "python": (
+    ).split(" "),
+    "python": (  # noqa: SIM905
         'docker build buildx "docker" "build" "buildx" cmd cmd_build run( run subprocess.run( os.system( shlex.split( '
-        "os.getenv( [ ] ( ) { } , : ; . = += == != := -> * ** / % @ | & ~ < > + - \" ' \"\"\" ''' f\" f' r\" b\" rb' \\ # if "  # noqa: E501
-        "elif else: for in while: try: except: except* finally: with as def class lambda return yield await async match "  # noqa: E501
-        "case _ global nonlocal import from del assert raise pass break continue not and or is None True ... 0 0x1 1_0 é "  # noqa: E501
+        'os.getenv( [ ] ( ) { } , : ; . = += == != := -> * ** / % @ | & ~ < > + - " \' """ \'\'\' f" f\' r" b" rb\' \\ # if '
+        "elif else: for in while: try: except: except* finally: with as def class lambda return yield await async match "
+        "case _ global nonlocal import from del assert raise pass break continue not and or is None True ... 0 0x1 1_0 é "
         "\u00a0 \ufeff append( extend( insert( copy() type x"
-    ).split(),
+    ).split(" "),
 }
 _BLANKS = ["", " ", "\n", "  ", "\t", "\\\n", "\r\n", "\f", "\n\n    ", ";", "\0", "\v"]
 
@@ -238,22 +242,22 @@ def mutated(draw: st.DrawFn, language: str) -> str:
 
 
 _AROUND = [
-    ("{ ", "; }\n"), ("( ", " )\n"), ("$(", ")\n"), ("x=$(", ")\n"), ("if ", "; then x; fi\n"), ("! ", "\n"), ("time ", "\n"),  # noqa: E501
+    ("{ ", "; }\n"), ("( ", " )\n"), ("$(", ")\n"), ("x=$(", ")\n"), ("if ", "; then x; fi\n"), ("! ", "\n"), ("time ", "\n"),
     ("while ", "; do x; done\n"), ("for x in a b; do ", "; done\n"), ("for ((i=0;i<2;i++)); do ", "; done\n"),
-    ("case $x in a) ", ";; esac\n"), ("case x in (a|b) ", "\n;;\n*) ;; esac\n"), ("f() { ", "; }\n"), ("f() ( ", " )\n"),  # noqa: E501
+    ("case $x in a) ", ";; esac\n"), ("case x in (a|b) ", "\n;;\n*) ;; esac\n"), ("f() { ", "; }\n"), ("f() ( ", " )\n"),
     ("[[ -n $x && ( $y == a* ) ]] && ", "\n"), ("(( x > 1 )) || ", "\n"), ("function f { ", "; }; f\n"),
-    ("cat <<EOF\n$(", ")\nEOF\n"), ('echo "$(', ')"\n'), ("a=(1 2 $(", "))\n"), ("coproc ", "\n"), ("select x in a; do ", "; done\n"),  # noqa: E501
+    ("cat <<EOF\n$(", ")\nEOF\n"), ('echo "$(', ')"\n'), ("a=(1 2 $(", "))\n"), ("coproc ", "\n"), ("select x in a; do ", "; done\n"),
     ("until ", "; do :; done\n"), ("x | ", "\n"), ("x && ", " || y\n"), ("A=1 B='2 3' ", "\n"), ("eval \"", "\"\n"),
-    ("trap '", "' EXIT\n"), ("# c\n\n# d\n", "\n"), ("\n\n", " # c\n"), ("  ", " > f 2>&1 < /dev/null\n"), ("x=1; ", " &\n"),  # noqa: E501
+    ("trap '", "' EXIT\n"), ("# c\n\n# d\n", "\n"), ("\n\n", " # c\n"), ("  ", " > f 2>&1 < /dev/null\n"), ("x=1; ", " &\n"),
 ]  # fmt: skip
 _SIMPLE = [
     "docker build .", "docker buildx build --tag \"$x\" .", "DOCKER_BUILDKIT=1 ${CI_RETRY_EXE} docker build $ARG .",
-    "docker build \\\n  --file a \\\n  .", "docker build $DOCKER_BUILD_CACHE_ARG . || { sleep 3; docker build $DOCKER_BUILD_CACHE_ARG .; }",  # noqa: E501
+    "docker build \\\n  --file a \\\n  .", "docker build $DOCKER_BUILD_CACHE_ARG . || { sleep 3; docker build $DOCKER_BUILD_CACHE_ARG .; }",
     "docker --context x build - << EOF\nFROM x\nEOF", "sudo docker build .", "retry docker build .", "podman build .",
-    "CMD=\"docker build\"; $CMD .", "cmd=(docker build .); \"${cmd[@]}\"", "f() { \"$@\"; }; f docker build .", "echo docker build .",  # noqa: E501
-    ":", "x", "x=1", "x+=(a b)", "declare -A a=([x]=1)", "echo \"a $b ${c:-d}\" 'e'", "echo $((1 + 2)) ${#a[@]} ${a//x/y}", "a[1]=2",  # noqa: E501
-    "[ -n \"$x\" ]", "[[ $x =~ ^a(b|c)$ ]]", "((x++))", "export X=${Y:?}", "local x", "cat << 'E'\nif [ \"\nE", "cat <<- E\n\ta\n\tE",  # noqa: E501
-    "set -o errexit", "trap 'rm x' EXIT", "return 0", "exec docker build .", "bash -c 'docker build .'", ". ./x", "a | b |& c",  # noqa: E501
+    "CMD=\"docker build\"; $CMD .", "cmd=(docker build .); \"${cmd[@]}\"", "f() { \"$@\"; }; f docker build .", "echo docker build .",
+    ":", "x", "x=1", "x+=(a b)", "declare -A a=([x]=1)", "echo \"a $b ${c:-d}\" 'e'", "echo $((1 + 2)) ${#a[@]} ${a//x/y}", "a[1]=2",
+    "[ -n \"$x\" ]", "[[ $x =~ ^a(b|c)$ ]]", "((x++))", "export X=${Y:?}", "local x", "cat << 'E'\nif [ \"\nE", "cat <<- E\n\ta\n\tE",
+    "set -o errexit", "trap 'rm x' EXIT", "return 0", "exec docker build .", "bash -c 'docker build .'", ". ./x", "a | b |& c",
 ]  # fmt: skip
 
 
@@ -274,17 +278,29 @@ def made_shell(draw: st.DrawFn) -> str:
 
 
 _LISTS = [
-    '["docker", "build", "."]', '["docker", "buildx", "build"]', 'cmd', '[*cmd, "."]', 'cmd + ["."]', 'shlex.split("docker build .")',  # noqa: E501
-    '"docker build .".split()', '("docker", "build")', '["docker"] + ["build", x]', '[x, "build"]', '["docker", "run", "x"]',  # noqa: E501
-    'list(cmd)', '[w for w in cmd]', 'cmd[:]', 'cmd if x else ["podman", "build", "."]', 'f("build")', '["sudo", *cmd]', "(lambda: cmd)()",  # noqa: E501
-    '[\n    "docker",  # engine\n    "build",\n    f"--tag={x}",\n]', 'cmd.copy()', 'C().words', 'os.environ["X"].split()', '(c := cmd)',  # noqa: E501
+    '["docker", "build", "."]', '["docker", "buildx", "build"]', 'cmd', '[*cmd, "."]', 'cmd + ["."]', 'shlex.split("docker build .")',
+    '"docker build .".split()', '("docker", "build")', '["docker"] + ["build", x]', '[x, "build"]', '["docker", "run", "x"]',
+    'list(cmd)', '[w for w in cmd]', 'cmd[:]', 'cmd if x else ["podman", "build", "."]', 'f("build")', '["sudo", *cmd]', "(lambda: cmd)()",
+    '[\n    "docker",  # engine\n    "build",\n    f"--tag={x}",\n]', 'cmd.copy()', 'C().words', 'os.environ["X"].split()', '(c := cmd)',
     "'docker build .'", '["docker", f"{verb}"]', '["docker",\n "buildx", "build"]', '["docker", *opts, "build"]',
 ]  # fmt: skip
-_CALLS = ["run", "subprocess.run", "subprocess.check_call", "os.system", "f", "retry", "C().run", "os.execvp", "self.run", "print", "call"]  # noqa: E501
+_CALLS = [
+    "run",
+    "subprocess.run",
+    "subprocess.check_call",
+    "os.system",
+    "f",
+    "retry",
+    "C().run",
+    "os.execvp",
+    "self.run",
+    "print",
+    "call",
+]
 _OPENERS = [
-    "if x:", "for i in range(3):", "while not x:", "try:", "with a() as b, c:", "def f(cmd, *args, **kwargs):", "def main():",  # noqa: E501
-    "class C(B):", "async def f():", "match x:\n    case [a, *b]:", "if run(cmd).returncode:", "if x:\n    pass\nelse:", "@d\ndef g(self):",  # noqa: E501
-    'if __name__ == "__main__":', "try:\n    pass\nexcept (OSError, E) as e:", "try:\n    x\nfinally:", "def f(cmd): # c", "for a, b in x:",  # noqa: E501
+    "if x:", "for i in range(3):", "while not x:", "try:", "with a() as b, c:", "def f(cmd, *args, **kwargs):", "def main():",
+    "class C(B):", "async def f():", "match x:\n    case [a, *b]:", "if run(cmd).returncode:", "if x:\n    pass\nelse:", "@d\ndef g(self):",
+    'if __name__ == "__main__":', "try:\n    pass\nexcept (OSError, E) as e:", "try:\n    x\nfinally:", "def f(cmd): # c", "for a, b in x:",
 ]  # fmt: skip
 
 
@@ -304,10 +320,10 @@ def made_python(draw: st.DrawFn) -> str:
         if form == 6:
             return f"{name}.{draw(st.sampled_from(['append', 'extend', 'insert']))}({draw(values)})"
         return draw(st.sampled_from([
-            "import os, shlex", "import subprocess", "from subprocess import run", '"""docs"""', "pass", "return cmd", "x = 1; y = 2",  # noqa: E501
-            "# c", "global cmd", "del cmd", "import os.path as p", "from __future__ import annotations", "sys.exit(1)", "raise X from y",  # noqa: E501
-            'x = os.getenv("DOCKER_BUILD_CACHE_ARG", "")', "yield cmd", "assert x, cmd", "[run(c) for c in cmd]", "x = y = z", "a, *b = cmd",  # noqa: E501
-            "if (n := len(cmd)) > 3: run(cmd)", "f = lambda *a: run(a)", "run(cmd) or run(cmd)", "continue", 'f"{x!r:>{y}}"', "await x",  # noqa: E501
+            "import os, shlex", "import subprocess", "from subprocess import run", '"""docs"""', "pass", "return cmd", "x = 1; y = 2",
+            "# c", "global cmd", "del cmd", "import os.path as p", "from __future__ import annotations", "sys.exit(1)", "raise X from y",
+            'x = os.getenv("DOCKER_BUILD_CACHE_ARG", "")', "yield cmd", "assert x, cmd", "[run(c) for c in cmd]", "x = y = z", "a, *b = cmd",
+            "if (n := len(cmd)) > 3: run(cmd)", "f = lambda *a: run(a)", "run(cmd) or run(cmd)", "continue", 'f"{x!r:>{y}}"', "await x",
         ]))  # fmt: skip
 
     def block(depth: int, indent: str) -> str:
@@ -323,9 +339,16 @@ def made_python(draw: st.DrawFn) -> str:
                     text += f"{indent}except OSError:\n" + block(0, indent + "    ")
         return text
 
-    head = draw(st.sampled_from(["", "#!/usr/bin/env python3\n", "\ufeff", '"""d"""\n', "import os\nimport subprocess\n"]))  # noqa: E501
+    head = draw(
+        st.sampled_from(["", "#!/usr/bin/env python3\n", "\ufeff", '"""d"""\n', "import os\nimport subprocess\n"])
+    )
     run = "def run(cmd, **kwargs):\n    return subprocess.run(cmd, check=True, **kwargs)\n"
-    return head + draw(st.sampled_from(["", run])) + block(draw(st.integers(0, 3)), "") + draw(st.sampled_from(["", "\n", "# c"]))  # noqa: E501
+    return (
+        head
+        + draw(st.sampled_from(["", run]))
+        + block(draw(st.integers(0, 3)), "")
+        + draw(st.sampled_from(["", "\n", "# c"]))
+    )
 
 
 def scripts(language: str) -> st.SearchStrategy[str]:
@@ -340,7 +363,7 @@ def scripts(language: str) -> st.SearchStrategy[str]:
 
 def label(error: BaseException) -> str:
     """What tells findings apart: a broken property's text, or where an unexpected error was raised."""
-    if isinstance(error, Broken):
+    if isinstance(error, BrokenError):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {frame.name}: {str(error)[:60]}"

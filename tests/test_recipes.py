@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from patcher.inject import Plan, plan
 from patcher.model import RefusedError, Script, State, UsageError, Verdict
 from patcher.pipeline import parse
 from patcher.recipe import Recipe
-from patcher.review import sandbox, static
+from patcher.review import sandbox, scenarios, static
 from tests.conftest import FIXTURES
 from tests.test_snapshots import ARGUMENTS, PatchFile
 
@@ -304,3 +305,10 @@ def test_an_import_that_the_reverse_could_not_tell_is_refused(text: str) -> None
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(UsageError, match="has no option"):
         BUNDLED["docker-build-network"].values({"cache-to": "always"})
+
+
+def test_every_key_is_described() -> None:
+    text = (FIXTURES.parent / "docs" / "recipes.md").read_text(encoding="utf8")
+    kinds = (recipes.Change, recipes.Option, recipes.Foreign, scenarios.Scenario, scenarios.Scenarios, scenarios.Expect)
+    keys = {field.name for kind in kinds for field in fields(kind)} - {"recipe", "scenarios", "snippets"}
+    assert [key for key in sorted(keys) if f"`{key}" not in text and f"[{key}" not in text] == []
