@@ -69,11 +69,23 @@ MUTATIONS = [
     (r"; exit; \}", "; }"),
 ]
 
-# Mutants that nothing can notice, by their names, and why.
-NO_SPLITTING = "the value of an assignment is not split into words"
+REMOVE = 'rm -rf "$new" "${new}.old" || rm -rf "$new" "${new}.old"'
+CACHE = '"${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"'
 A_NUMBER = "a number has nothing to split; quoted as every other word is"
-ENDED = "the first of the two is only killed where the one signal came, and then what this word names is gone already"
-EQUIVALENT: dict[str, str] = {}
+ONE_SIGNAL = "the second is there for a signal that ended the first, and by then only $new can be left"
+# Mutants that nothing can notice, and why.
+EQUIVALENT = {
+    f"cache={CACHE} | {CACHE} -> {CACHE[1:-1]} at 6": "the value of an assignment is not split into words",
+    'exec 9>> "${cache}~lock" && flock --shared 9 || exit | >> -> > at 6': "the file is empty and stays so",
+    'if [ "$status" = 0 ] && [ -e "${new}/index.json" ]; then | "$status" -> $status at 5': A_NUMBER,
+    'mv -T "$cache" "${new}.old" 2> /dev/null | -T ->  at 2': "nothing has this name, so nothing can be moved into it",
+    f"{REMOVE} | .old ->  at 51": ONE_SIGNAL,
+    f'{REMOVE} | "${{new}}.old" ->  at 43': ONE_SIGNAL,
+    f"{REMOVE} | rm -rf -> rm -f at 0": "the second does what the first could not",
+    f"{REMOVE} | rm -rf -> rm -r at 30": "a missing file is no failure here, only a message after a signal",
+    '[ -z "$signal" ] || kill -s "$signal" "$BASHPID" | "$BASHPID" -> $BASHPID at 38': A_NUMBER,
+    'exit "$status" | "$status" -> $status at 5': A_NUMBER,
+}
 
 
 def mutants(text: str) -> Iterator[tuple[str, str]]:
