@@ -32,7 +32,7 @@ _READ = re.compile(r"""\$\{?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()
 OUTPUT = 4 << 20
 """Bytes of one scenario's result, at most."""
 
-BATCH = 6
+BATCH = 9
 """How many scenarios share a sandbox."""
 
 Listing = Mapping[str, tuple[str, str, str]]
@@ -136,6 +136,7 @@ class Stage:
         self.driver = marshal.dumps(compile(_harness("driver.py"), "driver.py", "exec"))
         names = ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py")
         self.harness = {name: _harness(name) for name in names}
+        self.lib = self.library()
         known = set(_names(original.text))
         added = "\n".join(patched.text.splitlines()[n - 1] for n in added_lines(original.text, patched.text))
         self.poison = {
@@ -160,7 +161,7 @@ class Stage:
             **dict(self.conditions.values()),
         }
         environment.update(self.scenarios.environment)
-        files = [[f"{WORK}/lib/{name}", "file", "755", text] for name, text in self.programs().items()]
+        files: list[list[str]] = []
         if scenario.poison:
             taken = {*environment, *scenario.environment}
             for name, value in self.poison.items():
@@ -188,23 +189,32 @@ class Stage:
             files += self.run_files(folder, name, scenario, words, trace if name == "1" else None)
         return {
             "root": HOME,
+            "lib": self.lib,
             "files": files,
             "runs": runs,
-            "clean": ["/home", "/tmp", WORK],
+            "clean": ["/home", "/tmp", *(run["folder"] for run in runs.values())],
             "steps": list(scenario.steps),
             "seconds": self.scenarios.seconds,
             "limits": dict(sandbox.LIMITS),
         }
 
-    def programs(self) -> dict[str, str]:
-        """The programs and helpers in the sandbox's ``lib``, by name."""
-        return {
+    def library(self) -> list[list[str]]:
+        """The programs and helpers that all runs in a sandbox share."""
+        texts = {
             "stub.sh": self.harness["stub.sh"],
             "wrap.sh": self.harness["wrap.sh"],
             "quiet.sh": "#!/bin/sh\nexit 0\n",
             "python/sitecustomize.py": self.harness["sitecustomize.py"],
             **{f"program.{name}": text for name, text in self.scenarios.programs.items()},
         }
+        wrapped = {name: kind for name, kind in self.scenarios.wrap.items() if "." not in name}
+        links = {name: f"program.{name}" for name in self.scenarios.programs}
+        links |= {**dict.fromkeys(self.scenarios.quiet, "quiet.sh"), **dict.fromkeys(wrapped, "wrap.sh")}
+        return [
+            *([f"{WORK}/lib/{name}", "file", "755", text] for name, text in texts.items()),
+            *([f"{WORK}/lib/bin/{name}", "link", "", f"../{target}"] for name, target in links.items()),
+            *([f"{WORK}/lib/wrap/{name}", "file", "644", f"{kind}\n"] for name, kind in wrapped.items()),
+        ]
 
     def switches(self, folder: str) -> dict[str, str]:
         """The variables by which the harness gets into the script's own process."""
@@ -247,6 +257,8 @@ class Stage:
                 + self.harness["trace.sh"]
             )
         files = [
+            # A program finds its run by the name that it is called by.
+            [f"{folder}/bin", "link", "", f"{WORK}/lib/bin"],
             [f"{folder}/at", "pipe", "600", ""],
             [f"{folder}/go", "pipe", "600", ""],
             [f"{folder}/log", "file", "644", ""],
@@ -257,13 +269,6 @@ class Stage:
         ]
         if preludes and self.language == "py":
             files.append([f"{folder}/prelude.py", "file", "644", preludes])
-        links = {name: f"program.{name}" for name in self.scenarios.programs}
-        links |= dict.fromkeys(self.scenarios.quiet, "quiet.sh")
-        links |= {name: "wrap.sh" for name in kinds if "." not in name}
-        files += [[f"{folder}/bin/{name}", "link", "", f"{WORK}/lib/{target}"] for name, target in links.items()]
-        for program, kind in kinds.items():
-            if "." not in program:
-                files.append([f"{folder}/wrap/{program}", "file", "644", f"{kind}\n"])
         for key, plans in scenario.plan.items():
             for number, word in enumerate(plans, 1):
                 files.append([f"{folder}/plan/{key}.{number}", "file", "644", f"{word}\n"])

@@ -346,6 +346,9 @@ def empty(path: str) -> None:
 
 def play(job: dict[str, Any]) -> dict[str, Any]:
     """Runs one job and returns its result."""
+    if not os.path.lexists(job["lib"][0][0]):
+        for entry in job["lib"]:
+            place(*entry)
     for entry in job["files"]:
         place(*entry)
     before = look(job["root"])
@@ -385,14 +388,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     os.umask(0o022)
-    limited = False
+    finished: dict[str, Any] = {}
     for job in jobs:
-        if limited:
-            for folder in job["clean"]:
+        if finished:
+            for folder in finished["clean"]:
                 empty(folder)
         else:
             limit(job)
-            limited = True
+        finished = job
         sys.stdout.write(dumps(play(job)) + "\n")
         sys.stdout.flush()
 

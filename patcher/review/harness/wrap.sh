@@ -3,7 +3,7 @@
 . "${0%/*}/../../lib/stub.sh"
 name="${0##*/}"
 record file "$name" "$@"
-read -r kind < "$run/wrap/$name"
+read -r kind < "$run/../lib/wrap/$name"
 read -r watched < "$run/watched"
 case "$kind $*" in
   lock* | *"$watched"*)
