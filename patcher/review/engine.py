@@ -344,6 +344,7 @@ class _Bench:
 
     def __init__(self, stage: Stage, engine: Engine, base: str, folder: Path) -> None:
         self.stage, self.engine, self.base = stage, engine, base
+        self.variable = _variable(stage.scenarios)
         self.run = f"ci-patcher-{secrets.token_hex(6)}"
         self.folder = folder / self.run
         self.started = 0
@@ -490,12 +491,6 @@ class _Bench:
         evidence = _evidence(case, result) if problems else ""
         return Finding(case.name, verdict, "; ".join(problems), case.row, evidence), output, host / cache
 
-    @property
-    def variable(self) -> str:
-        """The variable of the environment that names H."""
-        environment = self.stage.scenarios.environment
-        return next(name for name, value in environment.items() if value == self.stage.scenarios.root)
-
     def settings(self, tag: str, folder: str, plan: str) -> dict[str, object]:
         """What the shim is told.
 
@@ -554,6 +549,16 @@ class _Bench:
         if case.says and not any(re.search(case.says, line) for line in _said(result.runs["1"]).splitlines()):
             problems.append(f"no line of the output says {case.says}")
         return problems
+
+
+def _variable(scenarios: Scenarios) -> str:
+    """The variable of the environment that names H."""
+    names = [name for name, value in scenarios.environment.items() if value == scenarios.root]
+    if not names or "C" not in scenarios.words:
+        raise UsageError(
+            f"the recipe {scenarios.recipe} keeps no docker build cache", hint="Leave --engine docker out."
+        )
+    return names[0]
 
 
 _PARTS = {"driver": "driver", "engine": "engine_driver"}
