@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,9 @@ def added_lines(original: str, patched: str) -> tuple[int, ...]:
     )
 
 
+@cache
 def _harness(name: str) -> str:
+    """A file of the harness; read once, so that a long run is not mixed with a version that is installed meanwhile."""
     return (_HARNESS / name).read_text(encoding="utf8")
 
 
