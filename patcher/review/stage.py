@@ -27,7 +27,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 _START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
 _HARNESS = resources.files("patcher.review") / "harness"
 # Names that steer the shell, the linker or Python itself, and so say nothing about the block.
-_SPARED = re.compile(r"PATH|IFS|HOME|(OLD)?PWD|ENV|PS\d|E?UID|PPID|TMPDIR|(BASH|SHELL|LD_|PYTHON|LC_|LANG).*")
+_SPARED = re.compile(r"PATH|IFS|HOME|(OLD)?PWD|ENV|PS\d|E?UID|PPID|TMPDIR|(BASH|SHELL|LD_|PYTHON|LC_|LANG|GIT_).*")
 _READ = re.compile(r"""\$\{?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)""")
 
 OUTPUT = 4 << 20
