@@ -168,14 +168,20 @@ def _block(syntax: Syntax, anchor: Anchor, change: Change, lines: list[str]) -> 
 def _directives(syntax: Syntax, anchor: Anchor, change: Change) -> list[tuple[int, str]]:
     """The lines that the linter wants above a build which begins with a variable: it lets a command's name
     pass without quotes, an argument not. Where other words have no quotes either, the line is the script's own
-    affair, so that what is put in can be told from what was there."""
+    affair, so that what is put in can be told from what was there. Raises RefusedError where it cannot."""
     found: list[tuple[int, str]] = []
     text = syntax.script.text
     for command in anchor.commands if change.directive else ():
         bare = _bare(command, text)
         at = text.rfind("\n", 0, syntax.statements[command.statement].start) + 1
         indent = text[at : syntax.statements[command.statement].start]
-        if bare == [command.words[0]] and not indent.strip(" \t") and change.directive not in text[lead(text, at) : at]:
+        if bare == [command.words[0]] and not indent.strip(" \t"):
+            if change.directive in text[lead(text, at) : at]:
+                raise RefusedError(
+                    f"{change.directive!r} stands above a build that does not need it",
+                    where=syntax.script.where(at),
+                    hint="Take the line out first: it comes back with the change, and goes with it.",
+                )
             newline = "\r\n" if text[at:].split("\n", 1)[0].endswith("\r") else "\n"
             found.append((at, indent + change.directive + newline))
     return found
@@ -363,7 +369,8 @@ def _unimported(syntax: Syntax, change: Change, gone: Sequence[Edit]) -> list[Ed
             continue
         end = text.find("\n", at) + 1
         users = _users(syntax, module)
-        if users and all(any(out.start <= name.offset < out.end for out in gone) for name in users):
+        spans = [(out.start, out.end) for out in gone if not out.text]  # not what a wrapper leaves behind
+        if users and all(any(start <= name.offset < end for start, end in spans) for name in users):
             edits.append(Edit(_line_start(text, at), end, "", "an import"))
     return edits
 

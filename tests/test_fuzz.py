@@ -36,6 +36,9 @@ FOUND = {
     "a blank before the parenthesis": ("python", 'run (["docker", "build", "."])\n'),
     "a line break behind the parenthesis": ("python", 'run(\n    ["docker", "build", "."],\n)\n'),
     "a comment behind the parenthesis": ("python", 'run(\n    # a, b\n    ["docker", "build", "."],\n)\n'),
+    "what calls the build needs its import": ("python", 'import os\nos.system(["docker", "build", "."])\n'),
+    "a byte order mark before what is put in": ("python", '\ufeffif x:\n    run(["docker", "build", "."])\n'),
+    "a directive that is not needed yet": ("shell", "# shellcheck disable=SC2086\n$RETRY docker build .\n"),
     "an engine beside another": (
         "python", 'if x:\n    C().run(["docker", "build", "."])\n    run(cmd if x else ["podman", "build", "."])\n'),
 }  # fmt: skip

@@ -132,6 +132,7 @@ BUILDS = {
     "over lines": "docker \\\n  build \\\n  .\n",
     "with CR LF": "if a; then\r\n  docker build .\r\nfi\r\n",
     "behind blanks that are none to bash": "echo \u00a0 \x1c a\u2003b\ndocker build .\n",
+    "in a later condition, behind a statement": "x\nif a; then b; elif c; then d; elif e; then docker build .; fi\n",
     "with a BOM": "\ufeff#!/bin/bash\ndocker build .\n",
     "without a newline": "docker build .",
 }

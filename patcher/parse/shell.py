@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -684,9 +685,12 @@ class _Builder:
         self._bodies = 0
         self._here_documents = sorted(scanner.here_documents)
 
-    def frame(self, frame: _Frame, nodes: list[Any]) -> None:
+    def frame(self, frame: _Frame, parts: Sequence[_Part]) -> None:
         parent = self._around(frame.start)
-        self._body(nodes, frame.start, parent, frozenset(), "")
+        self._bodies += 1
+        body = self._bodies
+        for node, at in parts:
+            self._body([node], at, parent, frozenset(), "", body)
 
     def _around(self, offset: int) -> int:
         """The innermost statement, of those that are known, around an offset."""
@@ -704,52 +708,56 @@ class _Builder:
             end = max(end, stop)
         return end
 
-    def _body(self, nodes: list[Any], base: int, parent: int, after: frozenset[int], function: str) -> _Outcome:
-        """A list of statements. ``nodes`` are bashlex's, their operators among them."""
-        self._bodies += 1
-        body = self._bodies
+    def _body(
+        self, nodes: list[Any], at: Sequence[int], parent: int, after: frozenset[int], function: str, body: int = 0
+    ) -> _Outcome:
+        """A list of statements. ``nodes`` are bashlex's, their operators among them; ``at`` says where each of
+        their positions lies in the script. A list that goes on has the number ``body``."""
+        if not body:
+            self._bodies += 1
+            body = self._bodies
         outcome = _Outcome()
         segment: list[Any] = []
         for node in [*_flat(nodes), None]:
             joins = node is not None and node.kind == "operator" and node.op in {"&&", "||"}
             if segment and not joins and segment[-1].kind != "operator":
-                outcome = self._statement(segment, base, body, parent, after, function)
+                outcome = self._statement(segment, at, body, parent, after, function)
                 segment = []
             if joins or (node is not None and node.kind != "operator"):
                 segment.append(node)
         return outcome
 
     def _statement(
-        self, nodes: list[Any], base: int, body: int, parent: int, after: frozenset[int], function: str
+        self, nodes: list[Any], at: Sequence[int], body: int, parent: int, after: frozenset[int], function: str
     ) -> _Outcome:
-        start = nodes[0].pos[0] + base
-        end = self._end(start, nodes[-1].pos[1] + base)
+        start = at[nodes[0].pos[0]]
+        end = self._end(start, at[nodes[-1].pos[1]])
         index = len(self.statements)
         defines = ""
         if nodes[0].kind == "function":
-            defines = self._word_at(nodes[0].name.pos[0] + base).text or ""
+            defines = self._word_at(at[nodes[0].name.pos[0]]).text or ""
         self.statements.append(Statement(start, end, body, parent, defines))
-        outcome = self._node(nodes[0], base, index, after, function)
+        outcome = self._node(nodes[0], at, index, after, function)
         for operator, node in zip(nodes[1::2], nodes[2::2], strict=True):
             left = outcome
             if operator.op == "||":
-                right = self._node(node, base, index, after | left.failed, function)
+                right = self._node(node, at, index, after | left.failed, function)
                 outcome = _Outcome(left.failed | right.failed, left.succeeded & (left.failed | right.succeeded))
             else:
-                right = self._node(node, base, index, after | left.succeeded, function)
+                right = self._node(node, at, index, after | left.succeeded, function)
                 outcome = _Outcome(left.failed & (left.succeeded | right.failed), left.succeeded | right.succeeded)
         return outcome
 
     def _word_at(self, offset: int) -> Word:
         return self.scanner.words.get(offset) or Word(offset, offset, None)
 
-    def _node(self, node: Any, base: int, statement: int, after: frozenset[int], function: str) -> _Outcome:
+    def _node(self, node: Any, at: Sequence[int], statement: int, after: frozenset[int], function: str) -> _Outcome:
         kind = node.kind
         if kind == "command":
-            return self._command(node, base, statement, after, function)
+            return self._command(node, at, statement, after, function)
         if kind == "pipeline":
             parts = [part for part in node.parts if part.kind not in {"pipe", "reservedword"}]
-            outcomes = [self._node(part, base, statement, after, function) for part in parts]
+            outcomes = [self._node(part, at, statement, after, function) for part in parts]
             # With pipefail any of them may be what failed.
             outcome = _Outcome(frozenset().union(*(o.failed for o in outcomes)), outcomes[-1].succeeded)
             if sum(part.kind == "reservedword" for part in node.parts) % 2:
@@ -757,34 +765,34 @@ class _Builder:
             return outcome
         if kind == "function":
             name = self.statements[statement].defines
-            self._node(node.body, base, statement, frozenset(), name)
+            self._node(node.body, at, statement, frozenset(), name)
             return _Outcome()
         if kind == "compound":
             inner = node.list
             if inner and inner[0].kind == "reservedword":
-                return self._body(inner[1:-1], base, statement, after, function)
-            return self._node(inner[0], base, statement, after, function) if inner else _Outcome()
+                return self._body(inner[1:-1], at, statement, after, function)
+            return self._node(inner[0], at, statement, after, function) if inner else _Outcome()
         if kind == "if":
-            return self._if(node, base, statement, after, function)
+            return self._if(node, at, statement, after, function)
         if kind in {"while", "until"}:
             lists = _sections(node.parts)
-            condition = self._body(lists[0][1], base, statement, after, function)
+            condition = self._body(lists[0][1], at, statement, after, function)
             reached = condition.succeeded if kind == "while" else condition.failed
-            self._body(lists[1][1], base, statement, after | reached, function)
+            self._body(lists[1][1], at, statement, after | reached, function)
             return _Outcome()
         if kind == "for":
             name = node.parts[1]
-            source = self.scanner.text[name.pos[0] + base : name.pos[1] + base]
-            self.names.append(Name(name.pos[0] + base, source, assigned=True))
+            source = self.scanner.text[at[name.pos[0]] : at[name.pos[1]]]
+            self.names.append(Name(at[name.pos[0]], source, assigned=True))
             for word, nodes in _sections(node.parts):
                 if word == "do":
-                    self._body(nodes, base, statement, after, function)
+                    self._body(nodes, at, statement, after, function)
             return _Outcome()
         if kind == "list":
-            return self._body([node], base, statement, after, function)
+            return self._body([node], at, statement, after, function)
         return _Outcome()
 
-    def _if(self, node: Any, base: int, statement: int, after: frozenset[int], function: str) -> _Outcome:
+    def _if(self, node: Any, at: Sequence[int], statement: int, after: frozenset[int], function: str) -> _Outcome:
         condition = _Outcome()
         failed: list[frozenset[int]] = []
         succeeded: list[frozenset[int]] = []
@@ -792,21 +800,21 @@ class _Builder:
         for word, nodes in _sections(node.parts):
             if word in {"if", "elif"}:
                 after = after | condition.failed if word == "elif" else after
-                condition = self._body(nodes, base, statement, after, function)
+                condition = self._body(nodes, at, statement, after, function)
             else:
                 reached = condition.succeeded if word == "then" else condition.failed
                 complete = complete or word == "else"
-                outcome = self._body(nodes, base, statement, after | reached, function)
+                outcome = self._body(nodes, at, statement, after | reached, function)
                 failed.append(reached | outcome.failed)
                 succeeded.append(reached | outcome.succeeded)
         if not complete:
             succeeded.append(condition.failed)
         return _Outcome(frozenset.intersection(*failed), frozenset.intersection(*succeeded))
 
-    def _command(self, node: Any, base: int, statement: int, after: frozenset[int], function: str) -> _Outcome:
+    def _command(self, node: Any, at: Sequence[int], statement: int, after: frozenset[int], function: str) -> _Outcome:
         words: list[Word] = []
         for part in node.parts:
-            offset = part.pos[0] + base
+            offset = at[part.pos[0]]
             if part.kind == "assignment" and not words and offset in self.scanner.assignments:
                 self.names.append(self.scanner.assignments[offset])
             elif part.kind in {"word", "assignment"} and offset in self.scanner.words:
@@ -888,15 +896,34 @@ def parse(script: Script) -> Syntax:
     )
 
 
-def _parse_frame(text: str, start: int) -> list[Any]:
+_Part = tuple[Any, Sequence[int]]
+_RUN = re.compile(r"([ _])\1*|.", re.DOTALL)
+
+
+def _parse_frame(text: str, start: int) -> list[_Part]:
+    """bashlex's nodes for the statements of a neutral text, each with the offsets of its positions.
+
+    bashlex reads character by character, so runs of blanks and of what stands for a word are handed over as one.
+    It is asked for one statement at a time: what it hides in a word (see ``_sections``) keeps its position so.
+    """
+    runs = list(_RUN.finditer(text))
+    brief = "".join(run[0][0] for run in runs)
+    places = [start + run.start() for run in runs] + [start + len(text)]
+    parts: list[_Part] = []
+    index = 0
     try:
-        nodes: list[Any] = bashlex.parse(text)  # type: ignore[no-untyped-call]
+        while index < len(brief):
+            node: Any = bashlex.parsesingle(brief[index:])  # type: ignore[no-untyped-call]
+            if node is None:
+                break
+            parts.append((node, places[index:]))
+            index += node.pos[1] + 1
     except bashlex.errors.ParsingError as error:
-        position = error.position if isinstance(error.position, int) else len(text)
+        position = error.position if isinstance(error.position, int) else len(brief)
         what = str(error.message or error).replace("\n", " ")
-        raise _ShellSyntaxError(what, start + min(position, len(text))) from None
+        raise _ShellSyntaxError(what, places[min(index + position, len(brief))]) from None
     except RecursionError:
         raise
     except Exception as error:  # some of bashlex's own errors carry no position (AttributeError, NotImplementedError)
-        raise _ShellSyntaxError(f"cannot be parsed ({type(error).__name__})", start) from None
-    return nodes
+        raise _ShellSyntaxError(f"cannot be parsed ({type(error).__name__})", places[index]) from None
+    return parts

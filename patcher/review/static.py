@@ -72,8 +72,9 @@ def one_build(before: int, after: int) -> Finding:
 
 
 def _lines(script: Script) -> list[str]:
-    """The lines with their ends, which are newlines only: a form feed ends none."""
-    return [line for line in re.split(r"(?<=\n)", script.text) if line]
+    """The lines with their ends, which are newlines only: a form feed ends none. A byte order mark, which stays in
+    front whatever is put in behind it, is of none."""
+    return [line for line in re.split(r"(?<=\n)", script.text.removeprefix("\ufeff")) if line]
 
 
 def changed_lines(
