@@ -50,8 +50,12 @@ CORPUS = {
 }
 
 
-# What bash takes and this project does not: an operator that a line's end splits in two.
-_UNSUPPORTED = re.compile(r"[<>&|;(]\\\r?\n")
+# What bash and Python take and this project refuses: an operator that a line's end splits in two, a here-document
+# that ends in the middle of a line; and tabs in the indentation, of which libcst does not know how wide they are.
+_UNSUPPORTED = {
+    "shell": re.compile(r"[<>&|;($]\\\r?\n|^\t*EOF[^\n]", re.MULTILINE),
+    "python": re.compile(r"^ *\t", re.MULTILINE),
+}
 
 
 class BrokenError(AssertionError):
@@ -89,14 +93,14 @@ def check(text: str, language: str) -> str:
 
 def _takes(script: Script, language: str) -> bool:
     """Whether bash or Python takes a script, without a warning."""
+    if "\0" in script.text or _UNSUPPORTED[language].search(script.text):
+        return False  # bash drops a null byte without a word
     if language == "python":
         try:
             compile(script.data, "x", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return False
         return True
-    if "\0" in script.text or _UNSUPPORTED.search(script.text):
-        return False  # bash drops a null byte without a word
     data = script.data.replace(b"\r\n", b"\n")
     done = subprocess.run(["bash", "--norc", "-n"], input=data, capture_output=True, check=False, timeout=SECONDS)
     return done.returncode == 0 and not done.stderr

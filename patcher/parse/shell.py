@@ -914,7 +914,7 @@ def _parse_frame(text: str, start: int) -> list[_Part]:
     try:
         while index < len(brief):
             node: Any = bashlex.parsesingle(brief[index:])  # type: ignore[no-untyped-call]
-            if node is None:
+            if not hasattr(node, "pos"):  # what stands behind the last statement
                 break
             parts.append((node, places[index:]))
             index += node.pos[1] + 1
