@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -121,6 +120,8 @@ def patch(
         write_beside(path, emitted)
         click.echo(str(path), err=True)
     if as_json:
+        import json  # its scanner takes longer to import than all the rest of the output
+
         place = {"file": str(path)} if path else {"patch": emitted.decode("utf8", "replace")}
         click.echo(json.dumps(report.data(done) | place, indent=2))
     elif path is None and sys.stdout.isatty() and not interactive:

@@ -6,7 +6,6 @@ Each check takes texts and returns a Finding, so that each can be shown to fail.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import shutil
@@ -204,6 +203,8 @@ def _shellcheck(script: Script) -> Counter[str] | str:
 
 
 def _messages(name: str, output: str) -> Counter[str] | str:
+    import json  # not for a run without linters
+
     try:
         found = json.loads(output)
     except json.JSONDecodeError:
