@@ -25,8 +25,8 @@ from pathlib import Path
 from replay import MERGED, MERGED_FILE, SCRATCH, wrong
 
 from patcher import pipeline, recipe
-from patcher.model import CiPatcherError, Script, State
-from patcher.sources import Objects, Source
+from patcher.model import CiPatcherError, Recipe, Script, Source, State
+from patcher.sources import Objects
 
 BRANCHES = ("25.x", "26.x", "27.x", "28.x", "29.x", "30.x", "31.x", "master")
 TARGET = 0.15
@@ -93,7 +93,7 @@ class Clone:
             env=self.environment, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[1],
         )  # fmt: skip
 
-    def applied(self, branch: str, output: Path, chosen: recipe.Recipe) -> str:
+    def applied(self, branch: str, output: Path, chosen: Recipe) -> str:
         """What is wrong with a branch after ``git am`` of our patch, or empty."""
         patches = [str(path) for path in (output / f"bench-{branch}").glob("*.patch")]
         self.git("checkout", "--quiet", "--detach", f"bench/{branch}")

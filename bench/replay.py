@@ -28,14 +28,17 @@ from patcher.model import (
     Finding,
     InputError,
     NoBuildError,
+    Patch,
+    Recipe,
     RefusedError,
     Script,
+    Source,
     State,
     Syntax,
     Verdict,
 )
 from patcher.review import static
-from patcher.sources import Source, git
+from patcher.sources import git
 
 MERGED = "e87429a2d0f23eb59526d335844fa5ff5b50b21f"  # PR #31545
 MERGED_FILE = "ci/test/02_run_container.sh"
@@ -184,7 +187,7 @@ def _path() -> str:
 
 def wrong(result: Script, before: int, hook: str) -> str:
     """What is wrong with a script into which the merged block was carried, or empty where it works."""
-    language = pipeline.language(result)
+    language = result.language
     parsed = static.parses(result, language)
     if parsed.verdict is Verdict.BROKEN:
         return parsed.detail
@@ -212,7 +215,7 @@ def _passed(command: Command, syntax: Syntax, hook: str) -> int:
     return sum(hook in word or word.startswith("--cache-to") for word in words)
 
 
-def doubled(done: pipeline.Change) -> bool:
+def doubled(done: Patch) -> bool:
     """Whether a build of ours would be given the cache arguments twice: wrapped twice, or beside another block's."""
     after = pipeline.parse(done.pairs[0][1])
     commands = anchors.find(done.recipe.anchor, after).commands
@@ -234,12 +237,10 @@ class Times:
     count: int = 0
 
 
-def replay(
-    version: Version, chosen: recipe.Recipe, tally: Tally, times: Times
-) -> tuple[Version, pipeline.Change | None] | None:
+def replay(version: Version, chosen: Recipe, tally: Tally, times: Times) -> tuple[Version, Patch | None] | None:
     """One version through the pipeline. Gives None where there is no build to change."""
     values = chosen.values({})
-    done: pipeline.Change | None = None
+    done: Patch | None = None
     problem: CiPatcherError | None = None
     before = time.process_time()
     try:
@@ -275,10 +276,10 @@ def replay(
 
 
 def _broken(script: Script) -> bool:
-    return static.parses(script, pipeline.language(script)).verdict is Verdict.BROKEN
+    return static.parses(script, script.language).verdict is Verdict.BROKEN
 
 
-def _judge(version: Version, done: pipeline.Change, tally: Tally) -> None:
+def _judge(version: Version, done: Patch, tally: Tally) -> None:
     if not done.pairs:
         tally.add("ci-patcher: nothing to do", version)
         if done.plan.state is not State.CURRENT:
@@ -295,7 +296,7 @@ def _judge(version: Version, done: pipeline.Change, tally: Tally) -> None:
 
 
 def by_text(
-    found: Sequence[tuple[Version, pipeline.Change | None]], upstream: tuple[bytes, bytes], hook: str, tally: Tally
+    found: Sequence[tuple[Version, Patch | None]], upstream: tuple[bytes, bytes], hook: str, tally: Tally
 ) -> None:
     """Carry the merged commit over by text, and judge what comes of it."""
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
@@ -316,17 +317,17 @@ def by_text(
                     tally.add(f"{tool}: works", version)
 
 
-def lint(version: Version, done: pipeline.Change, tally: Tally) -> None:
+def lint(version: Version, done: Patch, tally: Tally) -> None:
     """What upstream's linters say of a result."""
     for old, new in done.pairs:
-        for finding in static.linted(old, new, pipeline.language(new)):
+        for finding in static.linted(old, new, new.language):
             tally.add(f"{finding.check}: {finding.verdict}", version)
             if finding.verdict is Verdict.BROKEN:
                 tally.remark(version, finding.check, finding.detail)
                 tally.failed = True
 
 
-def verify(version: Version, done: pipeline.Change, tally: Tally) -> None:
+def verify(version: Version, done: Patch, tally: Tally) -> None:
     """What the contract's scenarios say of a result."""
     findings = pipeline.scenarios(done.plan, done.recipe, done.values, result=done.pairs[0][1])
     for verdict in Verdict:

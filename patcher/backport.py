@@ -13,61 +13,28 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
 
 from patcher import pipeline, sources
-from patcher.model import CiPatcherError, InputError, NoBuildError, Script, UsageError
-from patcher.pipeline import Change
-from patcher.recipe import Recipe
-from patcher.sources import Commit, Objects, Source
+from patcher.model import (
+    CiPatcherError,
+    InputError,
+    Outcome,
+    Patch,
+    Recipe,
+    Result,
+    Script,
+    Source,
+    Target,
+    UsageError,
+)
+from patcher.sources import Objects
 
 _RELEASE = re.compile(r"[0-9]+\.x")
 # Where a clone of a fork has both, upstream's branches are the ones to which a change is backported.
 _REMOTES = ("upstream", "origin")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A revision to work on: ``name`` as it was asked for or a branch's short name, ``label`` the same as a
-    file's or branch's name and unlike all others, ``revision`` what git calls it, ``commit`` None where git
-    does not know it."""
-
-    name: str
-    label: str
-    revision: str
-    commit: Commit | None
-
-
-class Result(StrEnum):
-    """What came of a revision."""
-
-    PATCHED = "patched"
-    NOTHING = "nothing to do"
-    SKIPPED = "skipped"
-    FAILED = "review failed"
-    ERROR = "error"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A revision and its change, or the error that stood in the way. ``strict`` as in the option."""
-
-    target: Target
-    change: Change | None = None
-    error: CiPatcherError | None = None
-    strict: bool = False
-
-    @property
-    def result(self) -> Result:
-        if self.error is not None or self.change is None:
-            return Result.SKIPPED if isinstance(self.error, NoBuildError) else Result.ERROR
-        if not self.change.pairs:
-            return Result.NOTHING
-        incomplete = self.strict and (self.change.not_run or self.change.notes)
-        return Result.FAILED if self.change.broken or incomplete else Result.PATCHED
 
 
 def status(outcomes: Sequence[Outcome]) -> int:
@@ -176,14 +143,14 @@ def run(
     leads = {name: first.setdefault(_same(source, recipe), name) for name, source in held.items()}
     processors = len(os.sched_getaffinity(0))
     workers = min(processors, len(first))
-    made: dict[str, Callable[[], Change | CiPatcherError]] = {}
+    made: dict[str, Callable[[], Patch | CiPatcherError]] = {}
     pool: ProcessPoolExecutor | None = None
     folder = tempfile.TemporaryDirectory(prefix="ci-patcher-", ignore_cleanup_errors=True)
     if workers > 1:
         # Processes, since most of the time is Python's own where the linters and scenarios are left out. The parsers
         # are imported once, before the fork, and the fork comes before a progress bar starts its thread.
         scripts = [held[name].held[path] for name in first.values() for path in recipe.files]
-        for language in {pipeline.language(script) for script in scripts if isinstance(script, Script)}:
+        for language in {script.language for script in scripts if isinstance(script, Script)}:
             import_module(f"patcher.parse.{language}")
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _worker, (folder.name,))
     for name in first.values():
@@ -196,7 +163,7 @@ def _outcomes(
     targets: Sequence[Target],
     held: Mapping[str, Source],
     leads: Mapping[str, str],
-    made: Mapping[str, Callable[[], Change | CiPatcherError]],
+    made: Mapping[str, Callable[[], Patch | CiPatcherError]],
     strict: bool,
     pool: ProcessPoolExecutor | None,
     folder: tempfile.TemporaryDirectory[str],
@@ -210,7 +177,7 @@ def _outcomes(
                 found = made[leads[target.name]]()
             except BrokenProcessPool:
                 found = InputError("the process that worked on it was killed", hint="Is there enough memory?")
-            if isinstance(found, Change):
+            if isinstance(found, Patch):
                 yield Outcome(target, replace(found, source=held[target.name]), strict=strict)
             else:
                 yield Outcome(target, error=_renamed(found, leads[target.name], target.name), strict=strict)
@@ -241,7 +208,7 @@ def _worker(folder: str) -> None:
 
 def _one(
     source: Source, recipe: Recipe, values: Mapping[str, str], reverse: bool, verify: bool, jobs: int
-) -> Change | CiPatcherError:
+) -> Patch | CiPatcherError:
     try:
         return pipeline.change(source, recipe, values, reverse=reverse, verify=verify, jobs=jobs)
     except CiPatcherError as error:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
-from patcher import anchors
 from patcher.model import (
     Anchor,
+    Change,
     Command,
     Edit,
+    Foreign,
     InputError,
     Name,
-    NoBuildError,
+    Plan,
+    Recipe,
     RefusedError,
     Script,
     State,
@@ -24,48 +25,15 @@ from patcher.model import (
     Syntax,
     Word,
 )
-from patcher.recipe import Change, Foreign, Recipe, render, standing
 
 Parser = Callable[[Script], Syntax]
+Finder = Callable[[str, Syntax], Anchor]
 
 _QUOTED_INSIDE = re.compile(r'\$\{\w+:?\+"')
 _BY_HAND = "Take it out by hand, then run `ci-patcher patch` again. Seen: "
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done to one script.
-
-    ``reference`` is the script without any block, the hook kept (design.md, section 2); ``result`` the script
-    as it shall be. Both are the script itself where nothing is to be done. ``anchor`` is the build in
-    ``syntax``, the syntax of ``script``; ``foreign`` the form that was found, if one was; ``values`` the
-    options with which a block of ours stands.
-    """
-
-    syntax: Syntax
-    state: State
-    anchor: Anchor | None
-    reference: Script
-    result: Script
-    edits: tuple[Edit, ...] = ()
-    foreign: Foreign | None = None
-    values: Mapping[str, str] | None = None
-
-    @property
-    def script(self) -> Script:
-        return self.syntax.script
-
-
-def apply(script: Script, edits: Iterable[Edit]) -> Script:
-    """The script with the edits spliced in. They do not overlap; at one offset the given order holds."""
-    text = script.text
-    in_order = sorted(edits, key=lambda edit: (edit.start, edit.end))
-    for edit in in_order[::-1]:
-        text = text[: edit.start] + edit.text + text[edit.end :]
-    return replace(script, text=text)
-
-
-def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parser) -> Plan:
+def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parser, find: Finder) -> Plan:
     """What a recipe with these options does to a script.
 
     Raises NoBuildError, RefusedError as the anchor's kind does, and RefusedError for a block of an unknown
@@ -75,31 +43,31 @@ def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parse
     change = recipe.changes.get(syntax.language)
     if change is None:
         raise RefusedError(f"the recipe {recipe.name} has no change for {syntax.language}", where=script.path)
-    ours = _ours(syntax, recipe)
+    ours = _ours(syntax, recipe, find)
     if ours:
         removal, found, current = ours
-        anchor = anchors.find(recipe.anchor, syntax)
-        reference = apply(script, removal)
+        anchor = find(recipe.anchor, syntax)
+        reference = script.edited(removal)
         if current and found == dict(values):
             return Plan(syntax, State.CURRENT, anchor, reference, script, values=found)
-        result, edits = _insertion(parse(reference), recipe, change, values)
+        result, edits = _insertion(bare := parse(reference), recipe, change, values, find(recipe.anchor, bare))
         return Plan(syntax, State.OLDER, anchor, reference, result, edits, values=found)
     foreign = next((form for form in recipe.replaces if _mentions(syntax, form.variables[:1])), None) or next(
         (form for form in recipe.replaces if _mentions(syntax, form.variables)), None
     )
     if foreign:
         removal = removals(syntax, foreign, recipe)
-        reference = apply(script, removal)
+        reference = script.edited(removal)
         try:
             stripped = parse(reference)
         except InputError:  # something of it was all that another statement held
             left = next(name.offset for name in syntax.names if name.name in foreign.variables)
             raise _unknown(syntax, recipe, left) from None
         _refuse_unknown(stripped, recipe, foreign.variables)
-        anchor = anchors.find(recipe.anchor, syntax)
-        result, edits = _insertion(stripped, recipe, change, values)
+        anchor = find(recipe.anchor, syntax)
+        result, edits = _insertion(stripped, recipe, change, values, find(recipe.anchor, stripped))
         return Plan(syntax, State.FOREIGN, anchor, reference, result, edits, foreign)
-    anchor = anchors.find(recipe.anchor, syntax)
+    anchor = find(recipe.anchor, syntax)
     _refuse_unknown(syntax, recipe, ())
     result, edits = _insertion(syntax, recipe, change, values, anchor)
     state = State.NO_CACHE if recipe.hook or recipe.replaces else State.ABSENT
@@ -108,21 +76,15 @@ def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parse
     return Plan(syntax, state, anchor, script, result, edits)
 
 
-def without_build(syntax: Syntax) -> Plan:
-    """The plan for a script in which nothing is built."""
-    return Plan(syntax, State.NO_BUILD, None, syntax.script, syntax.script)
-
-
 # putting in
 
 
 def _insertion(
-    syntax: Syntax, recipe: Recipe, change: Change, values: Mapping[str, str], anchor: Anchor | None = None
+    syntax: Syntax, recipe: Recipe, change: Change, values: Mapping[str, str], anchor: Anchor
 ) -> tuple[Script, tuple[Edit, ...]]:
-    anchor = anchor or anchors.find(recipe.anchor, syntax)
     edits = _imports(syntax, change.imports)
     if change.before:
-        edits.append(_block(syntax, anchor, change, render(change, recipe.options, values, syntax.language)))
+        edits.append(_block(syntax, anchor, change, change.render(recipe.options, values, syntax.language)))
     edits += [Edit(at, at, line, "the build") for at, line in _directives(syntax, anchor, change)]
     edits += [_wrap(syntax.script, command, change.wrap) for command in anchor.commands if change.wrap]
     if change.insert and not anchor.behind:
@@ -132,7 +94,7 @@ def _insertion(
             hint="Write these words as elements of a list.",
         )
     edits += [Edit(at, at, change.insert, "the build") for at in anchor.behind if change.insert]
-    return apply(syntax.script, edits), tuple(edits)
+    return syntax.script.edited(edits), tuple(edits)
 
 
 def _wrap(script: Script, command: Command, wrap: str) -> Edit:
@@ -260,7 +222,7 @@ def _imports(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
 # taking out
 
 
-def _ours(syntax: Syntax, recipe: Recipe) -> tuple[list[Edit], dict[str, str], bool] | None:
+def _ours(syntax: Syntax, recipe: Recipe, find: Finder) -> tuple[list[Edit], dict[str, str], bool] | None:
     """The edits that take our own change out again, its options, and whether its text is today's and whole."""
     text = syntax.script.text
     defining = [s for s in syntax.statements if recipe.defines and s.defines == recipe.defines]
@@ -270,12 +232,12 @@ def _ours(syntax: Syntax, recipe: Recipe) -> tuple[list[Edit], dict[str, str], b
     starts = [lead(text, statement.start) for statement in defining] if recipe.defines else list(lines)
     forms = [(recipe.changes[syntax.language], recipe.options, True)]
     forms += [(old[syntax.language], options, False) for old, options in recipe.older if syntax.language in old]
-    anchor = anchors.find(recipe.anchor, syntax)
+    anchor = find(recipe.anchor, syntax)
     for form, options, current in forms:
         found = [
             (start, *block)
             for start in (starts if form.before else ())
-            if (block := standing(form, options, syntax.language, text, start))
+            if (block := form.standing(options, syntax.language, text, start))
         ]
         edits = _unwrap(syntax, form, anchor)
         if not found and (recipe.defines or not edits):
@@ -458,6 +420,3 @@ def _unknown(syntax: Syntax, recipe: Recipe, offset: int) -> RefusedError:
 def _without_comments(syntax: Syntax) -> str:
     """The text with its full-line comments blanked, offsets unchanged."""
     return re.sub(r"(?m)^[ \t]*#.*$", lambda match: " " * len(match[0]), syntax.script.text)
-
-
-__all__ = ["NoBuildError", "Plan", "apply", "lead", "plan", "removals", "without_build"]

@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from patcher import anchors
+from patcher import anchors, sources
 from patcher.emit import git
-from patcher.inject import Plan, apply, plan, removals, without_build
+from patcher.inject import plan, removals
 from patcher.model import (
     CiPatcherError,
     Finding,
     InputError,
     NoBuildError,
+    Patch,
+    Plan,
+    Recipe,
     RefusedError,
     Script,
+    Source,
     State,
     Syntax,
     Verdict,
 )
-from patcher.recipe import Recipe
 from patcher.review import static
-from patcher.sources import Source
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A recipe applied to a source: what is changed in which file, and what the review found.
-
-    ``pairs`` are the files before and after, empty where there is nothing to do. ``findings`` are those of
-    the static review, then those of the scenarios.
-    """
-
-    source: Source
-    recipe: Recipe
-    values: Mapping[str, str]
-    plan: Plan
-    pairs: tuple[tuple[Script, Script], ...]
-    findings: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def broken(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.verdict is Verdict.BROKEN)
-
-    @property
-    def not_run(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.verdict is Verdict.NOT_RUN)
-
-
 def parse(script: Script) -> Syntax:
     """The syntax of a script, by the parser for its language. Raises InputError where it cannot be parsed."""
-    if language(script) == "python":
+    if script.language == "python":
         from patcher.parse import python
 
         return python.parse(script)
@@ -63,10 +40,9 @@ def parse(script: Script) -> Syntax:
     return shell.parse(script)
 
 
-def language(script: Script) -> str:
-    """``python`` or ``shell``, by the name and else by the first line."""
-    first = script.text.split("\n", 1)[0]
-    return "python" if script.path.endswith(".py") or (first.startswith("#!") and "python" in first) else "shell"
+def planned(syntax: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
+    """What a recipe does to a script. Raises as ``inject.plan`` does."""
+    return plan(syntax, recipe, values, parse, anchors.find)
 
 
 def _may_build(script: Script) -> bool:
@@ -84,14 +60,14 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
     plans: list[Plan] = []
     seen: list[str] = []
     for path in [source.only] if source.only else recipe.files:
-        script = source.read(path)
+        script = sources.read(source, path)
         if script is None:
             continue
         seen.append(path)
         if plans and not _may_build(script):
             continue
         try:
-            plans.append(plan(parse(script), recipe, values, parse))
+            plans.append(planned(parse(script), recipe, values))
         except NoBuildError:
             continue
     if not plans:
@@ -107,15 +83,9 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
         raise RefusedError(
             f"{len(plans)} files have an image build, and nothing tells which one is meant",
             where=source.name,
-            hint="\n".join(f"{where(found)}" for found in plans),
+            hint="\n".join(f"{found.where}" for found in plans),
         )
     return plans[0]
-
-
-def where(found: Plan) -> str:
-    """``path:line:col`` of the build."""
-    assert found.anchor is not None
-    return found.script.where(found.anchor.verbs[0][0])
 
 
 def state(source: Source, recipe: Recipe, values: Mapping[str, str]) -> tuple[Plan | None, CiPatcherError | None]:
@@ -135,7 +105,7 @@ def change(
     verify: bool = True,
     jobs: int | None = None,
     progress: Progress | None = None,
-) -> Change:
+) -> Patch:
     """Apply a recipe to a source, or take it out again, and review the result.
 
     Raises as ``examine`` does; a failed review is no error but BROKEN findings.
@@ -149,7 +119,7 @@ def change(
     pairs = [(found.script, result)] if result.text != found.script.text else []
     if not reverse:
         pairs += _companions(source, recipe, found)
-    done = Change(source, recipe, values, found, tuple(pairs))
+    done = Patch(source, recipe, values, found, tuple(pairs))
     if not pairs:
         return done
     findings = _static(done, result, reverse, verify)
@@ -165,22 +135,22 @@ def _companions(source: Source, recipe: Recipe, found: Plan) -> list[tuple[Scrip
     if found.foreign is None or source.only:
         return pairs
     for path in found.foreign.files:
-        script = source.read(path)
+        script = sources.read(source, path)
         if script is None:
             continue
         edits = removals(parse(script), found.foreign, recipe)
         if edits:
-            pairs.append((script, apply(script, edits)))
+            pairs.append((script, script.edited(edits)))
     return pairs
 
 
-def _static(done: Change, result: Script, reverse: bool, verify: bool) -> list[Finding]:
+def _static(done: Patch, result: Script, reverse: bool, verify: bool) -> list[Finding]:
     found = done.plan
     assert found.anchor is not None
     kind = found.syntax.language
     findings = [static.parses(result, kind)]
     try:
-        again = plan(parse(result), done.recipe, done.values, parse)
+        again = planned(parse(result), done.recipe, done.values)
     except InputError as error:
         return [*findings, Finding("parses again", Verdict.BROKEN, str(error))]
     except RefusedError as error:
@@ -202,7 +172,7 @@ def _static(done: Change, result: Script, reverse: bool, verify: bool) -> list[F
     return findings
 
 
-def _builds(done: Change) -> list[int]:
+def _builds(done: Patch) -> list[int]:
     """Where in the reference lines may change: the builds' heads, words and places for more words."""
     found = done.plan
     anchor = found.anchor
@@ -258,28 +228,3 @@ def contract(recipe: Recipe) -> dict[int, str]:
 
     loaded = read.load(recipe.folder, recipe.name)
     return {row: loaded.rows.get(row, "") for row in sorted({*loaded.rows, *(one.row for one in loaded.scenarios)})}
-
-
-def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = False) -> str:
-    """The commit message: subject, body, trailers."""
-    subject, body = recipe.subject, recipe.body
-    if reverse:
-        subject, body = f'Revert "{recipe.subject}"', f"This takes the change of the recipe {recipe.name} out again."
-    parts = [subject, body]
-    if trailers:
-        parts.append("\n".join(trailers))
-    return "\n\n".join(parts) + "\n"
-
-
-__all__ = [
-    "Change",
-    "change",
-    "contract",
-    "examine",
-    "message",
-    "parse",
-    "scenarios",
-    "state",
-    "where",
-    "without_build",
-]

@@ -6,192 +6,15 @@ import re
 import sysconfig
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from patcher.anchors import kinds
-from patcher.model import UsageError
+from patcher.model import OPTION_LINE, Change, Foreign, Option, Recipe, UsageError
 
-_PLACE = re.compile(r"(?P<indent>[ \t]*)# option: (?P<option>[a-z][a-z0-9-]*)")
 _PLACES = frozenset({"body", "module"})
 _SEPARATORS = {"shell": " ", "python": ", "}
-_END = r"(?:\r?\n|\Z)"
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A choice that the user has: ``default``, or a value of the form ``form``.
-
-    ``parts`` are the words of ``form`` that stand for something, each with a regular expression of what; the
-    same words stand in ``snippets``, the lines that such a value adds in each language, at the line
-    ``# option: NAME`` of the block.
-    """
-
-    name: str
-    default: str
-    help: str
-    form: str
-    parts: Mapping[str, str]
-    snippets: Mapping[str, tuple[str, ...]]
-
-    def split(self, value: str) -> dict[str, str] | None:
-        """The parts of a value, or None where it does not have the form."""
-        match = re.fullmatch(self._pattern(self.form, "", set()), value)
-        return match.groupdict() if match else None
-
-    def join(self, parts: Mapping[str, str]) -> str:
-        """The value that has these parts."""
-        return _replaced(self.form, parts)
-
-    def _pattern(self, text: str, prefix: str, taken: set[str]) -> str:
-        """A regular expression for a text in which the parts' words stand for any of their values."""
-        pieces = []
-        for piece in re.split("(" + "|".join(map(re.escape, self.parts)) + ")", text):
-            if piece not in self.parts:
-                pieces.append(re.escape(piece))
-            elif piece in taken:
-                pieces.append(f"(?P={prefix}{piece})")
-            else:
-                pieces.append(f"(?P<{prefix}{piece}>{self.parts[piece]})")
-                taken.add(piece)
-        return "".join(pieces)
-
-    @property
-    def group(self) -> str:
-        """The option's name as a group of a regular expression."""
-        return self.name.replace("-", "_")
-
-    def lines_pattern(self, language: str) -> str:
-        """A regular expression for the lines that a value adds, or for none."""
-        taken: set[str] = set()
-        lines = (self._pattern(line, f"{self.group}__", taken) for line in self.snippets[language])
-        return f"(?P<{self.group}>" + "".join(f"[ \\t]*{line}{_END}" for line in lines) + ")?"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What is done to the build in one language.
-
-    ``before`` are the lines that go before the build, ``place`` says how far before: ``body``, in the list
-    of statements in which the build stands, or ``module``, at the top level. ``wrap`` is put before the
-    build's words (in Python, in place of the call's ``callee(``), ``insert``, which begins with what separates
-    words, behind those that name the build. ``imports`` are the Python modules that all this needs,
-    ``directive`` a comment line for the linter, put above a build whose first word is a variable without
-    quotes: as an argument it would be reported.
-    """
-
-    before: tuple[str, ...] = ()
-    place: str = "body"
-    wrap: str = ""
-    insert: str = ""
-    imports: tuple[str, ...] = ()
-    directive: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """A block of another origin that is taken out before ours goes in.
-
-    Statements are removed that assign or read at least one of ``variables`` and else nothing but ``reads``
-    and the hook, in the recipe's files and in ``files``; ``variables[0]`` is what tells the forms apart.
-    """
-
-    name: str
-    variables: tuple[str, ...]
-    reads: tuple[str, ...]
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A change as data: where, what, the commit message, the options.
-
-    ``older`` holds, for each release whose text differs, the changes and options of that release.
-    ``seen`` are regular expressions: text in the build's statement that belongs to a block of an unknown form.
-    """
-
-    name: str
-    folder: Path
-    summary: str
-    anchor: str
-    files: tuple[str, ...]
-    subject: str
-    body: str
-    defines: str
-    hook: str
-    changes: Mapping[str, Change]
-    options: Mapping[str, Option]
-    replaces: tuple[Foreign, ...]
-    seen: tuple[re.Pattern[str], ...]
-    advice: Mapping[str, tuple[str, ...]]
-    reviewers: tuple[str, ...]
-    older: tuple[tuple[Mapping[str, Change], Mapping[str, Option]], ...] = field(default=())
-
-    def values(self, chosen: Mapping[str, str]) -> dict[str, str]:
-        """All options with their values, from what ``--set`` gave.
-
-        Raises UsageError for an option that the recipe does not have and a value that does not fit.
-        """
-        for name, value in chosen.items():
-            option = self.options.get(name)
-            if option is None:
-                known = ", ".join(self.options) or "none"
-                raise UsageError(f"the recipe {self.name} has no option {name!r}", hint=f"It has: {known}.")
-            if value != option.default and option.split(value) is None:
-                raise UsageError(f"--set {name}={value}: the value does not fit", hint=f"{name}: {option.help}")
-        return {name: chosen.get(name, option.default) for name, option in self.options.items()}
-
-
-def render(change: Change, options: Mapping[str, Option], values: Mapping[str, str], language: str) -> list[str]:
-    """The lines of the block for these values, without indentation of their own."""
-    lines: list[str] = []
-    for line in change.before:
-        place = _PLACE.fullmatch(line)
-        if place is None:
-            lines.append(line)
-            continue
-        option = options[place["option"]]
-        value = values.get(option.name, option.default)
-        parts = option.split(value) if value != option.default else None
-        if parts:
-            lines += [place["indent"] + _replaced(extra, parts) for extra in option.snippets[language]]
-    return lines
-
-
-def standing(
-    change: Change, options: Mapping[str, Option], language: str, text: str, start: int
-) -> tuple[int, dict[str, str]] | None:
-    """Where the block that begins at the offset ends, and the options with which it was written.
-
-    None where it is not this block. Any indentation, line ends and options are allowed.
-    """
-    values = {option.name: option.default for option in options.values()}
-    at = start
-    for line in change.before:
-        place = _PLACE.fullmatch(line)
-        if place:
-            option = options[place["option"]]
-            found = re.compile(option.lines_pattern(language)).match(text, at)
-            if found and found[option.group]:
-                values[option.name] = option.join({part: found[f"{option.group}__{part}"] for part in option.parts})
-                at = found.end()
-            continue
-        end = text.find("\n", at)
-        here = text[at : end if end >= 0 else len(text)].removesuffix("\r")
-        if not here.endswith(line) or here[: len(here) - len(line)].strip(" \t"):
-            return None
-        at = end + 1 if end >= 0 else len(text)
-    return at, values
-
-
-def _replaced(line: str, groups: Mapping[str, str]) -> str:
-    for group, value in groups.items():
-        line = line.replace(group, value)
-    return line
-
-
-# reading
 
 
 def bundled() -> Path:
@@ -410,10 +233,12 @@ class _Reader:
     def places(self, changes: Mapping[str, Change], options: Mapping[str, Option]) -> None:
         for language, change in changes.items():
             for line in change.before:
-                place = _PLACE.fullmatch(line)
+                place = OPTION_LINE.fullmatch(line)
                 if place and (place["option"] not in options or language not in options[place["option"]].snippets):
                     raise self.error(f"{language}.before", f"the option {place['option']!r} has no snippet for it")
-        used = {found["option"] for c in changes.values() for line in c.before if (found := _PLACE.fullmatch(line))}
+        used = {
+            found["option"] for c in changes.values() for line in c.before if (found := OPTION_LINE.fullmatch(line))
+        }
         for name in options.keys() - used:
             raise self.error(f"options.{name}", f"no line `# option: {name}` says where its lines go")
 

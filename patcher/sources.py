@@ -6,45 +6,28 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from patcher.model import InputError, Script, UsageError
+from patcher.model import Commit, InputError, Script, Source, UsageError
 
 # Upstream's scripts have 5 to 15 KiB; one of 1 MiB is not a script that anyone reads.
 _LARGEST = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where scripts come from: ``name`` for messages, ``repository`` if git has it, ``revision`` if not the
-    work tree but a commit is read (its full hash), ``only`` the one path if a lone script was named. ``held``
-    are the scripts that were read before, by path: None where there is none, an error where it cannot be read."""
+def read(source: Source, path: str) -> Script | None:
+    """The script at a path from the source's root, or None where there is none.
 
-    name: str
-    root: Path
-    repository: Path | None = None
-    revision: str = ""
-    only: str = ""
-    held: Mapping[str, Script | InputError | None] = field(default_factory=dict, compare=False, repr=False)
-
-    def read(self, path: str) -> Script | None:
-        """The script at a path from the root, or None where there is none.
-
-        Raises InputError where it cannot be read or is no text.
-        """
-        if path in self.held:
-            found = self.held[path]
-            if isinstance(found, InputError):
-                raise found
-            return found
-        if self.revision:
-            return _from_revision(self, path)
-        return _from_disk(self, path)
-
-    def where(self, path: str) -> str:
-        return f"{self.name}:{path}" if self.revision else path
+    Raises InputError where it cannot be read or is no text.
+    """
+    if path in source.held:
+        found = source.held[path]
+        if isinstance(found, InputError):
+            raise found
+        return found
+    if source.revision:
+        return _from_revision(source, path)
+    return _from_disk(source, path)
 
 
 def tree(path: Path) -> Source:
@@ -183,16 +166,6 @@ def _missing(kind: str, name: str, where: str) -> InputError:
         where=where,
         hint="A partial clone lacks it. Run `git fetch --refetch`, or use a full clone.",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """A commit: its full hash, its tree's, and the committer's date as ``SECONDS ZONE``."""
-
-    name: str
-    tree: str
-    date: str
-    parents: tuple[str, ...] = ()
 
 
 class Objects:

@@ -27,10 +27,9 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from patcher import recipe as recipes
-from patcher.inject import Plan, plan
-from patcher.model import CiPatcherError, InputError, Script, State, Verdict
+from patcher.model import CiPatcherError, InputError, Plan, Recipe, Script, State, Verdict
 from patcher.pipeline import parse as parse_anew
-from patcher.recipe import Recipe
+from patcher.pipeline import planned
 from patcher.review import static
 from tests.conftest import FIXTURES
 
@@ -78,7 +77,7 @@ def check(text: str, language: str) -> str:
     for recipe in RECIPES:
         try:
             with _limited():
-                found = plan(syntax, recipe, recipe.values({}), parse)
+                found = planned(syntax, recipe, recipe.values({}))
         except CiPatcherError as error:
             if error.status not in {3, 4}:
                 raise BrokenError(f"{recipe.name}: exit status {error.status}: {error.what}") from None
@@ -135,7 +134,7 @@ def _patched(found: Plan, recipe: Recipe, takes: bool, language: str) -> None:
 
 def _again(script: Script, recipe: Recipe, what: str) -> Plan:
     try:
-        return plan(parse(script), recipe, recipe.values({}), parse)
+        return planned(parse(script), recipe, recipe.values({}))
     except CiPatcherError as error:
         raise BrokenError(f"{recipe.name}: {what} is refused: {type(error).__name__}: {error.what}") from None
 

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from patcher import backport, pipeline
 from patcher.cli import main
-from patcher.model import InputError, NoBuildError, RefusedError
+from patcher.model import InputError, NoBuildError, Patch, RefusedError
 from patcher.parse import python, shell
 from patcher.sources import Objects
 from tests.conftest import FIXTURES
@@ -252,7 +252,7 @@ def test_revisions_with_the_same_scripts_are_reviewed_once(
     seen: list[str] = []
     change = pipeline.change
 
-    def counted(source: Any, *arguments: Any, **options: Any) -> pipeline.Change:
+    def counted(source: Any, *arguments: Any, **options: Any) -> Patch:
         seen.append(source.name)
         return change(source, *arguments, **options)
 

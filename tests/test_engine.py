@@ -17,11 +17,10 @@ import pytest
 
 from patcher import pipeline, sources
 from patcher import recipe as recipes
-from patcher.model import Finding, UsageError, Verdict
+from patcher.model import Finding, Source, UsageError, Verdict
 from patcher.review import behaviour, engine
 from patcher.review.engine import Engine, Record
 from patcher.review.harness import engine_shim
-from patcher.sources import Source
 from tests.conftest import FIXTURES
 
 BASE = os.environ.get("CI_PATCHER_BASE_IMAGE", "ci-base:latest")

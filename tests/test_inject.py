@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from patcher import pipeline
 from patcher import recipe as recipes
-from patcher.inject import Plan, lead, plan
-from patcher.model import RefusedError, Script, State
+from patcher.inject import lead
+from patcher.model import Plan, RefusedError, Script, State
 from patcher.pipeline import parse
 
 RECIPE = recipes.load("docker-build-cache", [recipes.bundled()])
-BLOCK = recipes.render(RECIPE.changes["shell"], RECIPE.options, RECIPE.values({}), "shell")
+BLOCK = RECIPE.changes["shell"].render(RECIPE.options, RECIPE.values({}), "shell")
 
 
 def planned(text: str, path: str = "x.sh", **values: str) -> Plan:
     chosen = {name.replace("_", "-"): value for name, value in values.items()}
-    return plan(parse(Script(path, text)), RECIPE, RECIPE.values(chosen), parse)
+    return pipeline.planned(parse(Script(path, text)), RECIPE, RECIPE.values(chosen))
 
 
 def block(indent: str = "", newline: str = "\n") -> str:
@@ -147,7 +148,7 @@ def test_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -> None:
     for lines, values in ((["# Before."], "always"), (["# Before."], "A=b")):
         extra = '  [ "$A" != "b" ] || exit\n' if values != "always" else ""
         old = f'x\n\n{lines[0]}\ndocker_build_cached() (\n{extra}  "$@"\n)\n\ndocker_build_cached docker build .\n'
-        found = plan(parse(Script("x.sh", old)), recipe, recipe.values({}), parse)
+        found = pipeline.planned(parse(Script("x.sh", old)), recipe, recipe.values({}))
         assert (found.state, found.values) == (State.OLDER, {"cache-to": values})
         assert found.reference.text == "x\n\ndocker build .\n"
         assert found.result.text == "x\n\n" + block() + "\ndocker_build_cached docker build .\n"
@@ -156,7 +157,7 @@ def test_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -> None:
 def test_the_lengths_that_the_contract_allows() -> None:
     for language, most in (("shell", 36), ("python", 42)):
         change = RECIPE.changes[language]
-        lines = recipes.render(change, RECIPE.options, RECIPE.values({}), language)
+        lines = change.render(RECIPE.options, RECIPE.values({}), language)
         blank = 2 if language == "python" else 1
         assert len(lines) + blank + 2 <= most
 

@@ -18,10 +18,9 @@ import pytest
 from click.testing import CliRunner
 
 from patcher import pipeline, recipe, sources
-from patcher.backport import Outcome, Target
 from patcher.cli import main
 from patcher.emit import git, page
-from patcher.model import Finding, InputError, NoBuildError, Verdict
+from patcher.model import Finding, InputError, NoBuildError, Outcome, Target, Verdict
 from tests.command import call, repository
 from tests.conftest import FIXTURES, ROOT, needs
 

@@ -236,10 +236,17 @@ def test_not_python(text: str, where: str) -> None:
 
 
 def test_broken_text_never_crashes() -> None:
-    source = RUN + "c = ['docker']\nc += ['build', *shlex.split(os.getenv('A', ''))]\nif run(c, check=False).returncode != 0:\n    run(c)\n"
+    source = (
+        RUN
+        + "c = ['docker']\nc += ['build', *shlex.split(os.getenv('A', ''))]\nif run(c, check=False).returncode != 0:\n    run(c)\n"
+    )
     random_source = random.Random(4)
     for _ in range(300):
         start = random_source.randrange(len(source))
-        text = source[:start] + random_source.choice("()[]'\"\\\n\t\f\0\udcff*:=") + source[start + random_source.randrange(8) :]
+        text = (
+            source[:start]
+            + random_source.choice("()[]'\"\\\n\t\f\0\udcff*:=")
+            + source[start + random_source.randrange(8) :]
+        )
         with contextlib.suppress(InputError):
             read(text)

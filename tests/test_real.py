@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from patcher import inject, pipeline
+from patcher import pipeline
 from patcher import recipe as recipes
 from patcher.model import Script, State
 
@@ -67,7 +67,7 @@ def test_the_reference_of_a_foreign_block_is_what_its_removal_by_hand_gave(bitco
     except subprocess.CalledProcessError:
         pytest.skip(f"BITCOIN_REPO lacks {REMOVAL}")
     syntax = pipeline.parse(Script(path, before))
-    plan = inject.plan(syntax, RECIPE, RECIPE.values({}), pipeline.parse)
+    plan = pipeline.planned(syntax, RECIPE, RECIPE.values({}))
     assert plan.state is State.FOREIGN
     assert plan.reference.text == after
 

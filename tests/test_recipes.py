@@ -15,10 +15,8 @@ from syrupy.assertion import SnapshotAssertion
 from patcher import pipeline, sources
 from patcher import recipe as recipes
 from patcher.cli import main
-from patcher.inject import Plan, plan
-from patcher.model import RefusedError, Script, State, UsageError, Verdict
+from patcher.model import Change, Foreign, Option, Plan, Recipe, RefusedError, Script, State, UsageError, Verdict
 from patcher.pipeline import parse
-from patcher.recipe import Recipe
 from patcher.review import sandbox, scenarios, static
 from tests.conftest import FIXTURES
 from tests.test_snapshots import ARGUMENTS, PatchFile
@@ -30,7 +28,7 @@ REFUSED = {"no-build", "two-builds"}
 
 
 def planned(recipe: Recipe, script: Script) -> Plan:
-    return plan(parse(script), recipe, recipe.values({}), parse)
+    return pipeline.planned(parse(script), recipe, recipe.values({}))
 
 
 def found(name: str, recipe: Recipe) -> Plan:
@@ -309,6 +307,6 @@ def test_unknown_options_are_refused() -> None:
 
 def test_every_key_is_described() -> None:
     text = (FIXTURES.parent / "docs" / "recipes.md").read_text(encoding="utf8")
-    kinds = (recipes.Change, recipes.Option, recipes.Foreign, scenarios.Scenario, scenarios.Scenarios, scenarios.Expect)
+    kinds = (Change, Option, Foreign, scenarios.Scenario, scenarios.Scenarios, scenarios.Expect)
     keys = {field.name for kind in kinds for field in fields(kind)} - {"recipe", "scenarios", "snippets"}
     assert [key for key in sorted(keys) if f"`{key}" not in text and f"[{key}" not in text] == []

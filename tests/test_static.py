@@ -13,9 +13,8 @@ import pytest
 from patcher import pipeline
 from patcher import recipe as recipes
 from patcher.emit import git
-from patcher.inject import Plan
 from patcher.inject import plan as original
-from patcher.model import Finding, Script, Verdict
+from patcher.model import Finding, Plan, Script, Verdict
 from patcher.review import static
 from patcher.sources import tree as source_of
 from tests.conftest import needs

@@ -13,8 +13,7 @@ from typing import Any
 import click
 
 from patcher import backport as core
-from patcher import pipeline, sources
-from patcher.backport import Outcome, Result
+from patcher import sources
 from patcher.cli import show
 from patcher.cli.common import (
     RECIPE,
@@ -30,8 +29,8 @@ from patcher.cli.common import (
     trailers_of,
     write_beside,
 )
-from patcher.emit import branches, pull_request, report
-from patcher.model import CiPatcherError, UsageError
+from patcher.emit import branches, git, pull_request, report
+from patcher.model import CiPatcherError, Outcome, Result, Target, UsageError
 from patcher.sources import Objects
 
 _BODY = "pull-request.md"
@@ -84,7 +83,7 @@ class _Emitter:
         for outcome in outcomes:
             change, commit = outcome.change, outcome.target.commit
             if change and commit and outcome.result is Result.PATCHED:
-                message = pipeline.message(change.recipe, self.trailers, reverse=self.reverse)
+                message = git.message(change.recipe, self.trailers, reverse=self.reverse)
                 try:
                     made = commits.add(commit, change.pairs, message, self.author, self.date_of(outcome))
                 except CiPatcherError as error:
@@ -255,7 +254,7 @@ def _summary(outcomes: Sequence[Outcome], err: bool) -> None:
 
 
 @contextmanager
-def _progress(targets: Sequence[core.Target]) -> Iterator[Callable[[], None]]:
+def _progress(targets: Sequence[Target]) -> Iterator[Callable[[], None]]:
     """A bar over the branches while the context lasts, on a terminal only."""
     if not sys.stderr.isatty():
         yield lambda: None

@@ -13,12 +13,10 @@ import click
 
 from patcher import pipeline, recipe, sources
 from patcher.emit import git, report
-from patcher.model import InputError, UsageError
-from patcher.recipe import Recipe
-from patcher.sources import Source
+from patcher.model import InputError, Patch, Recipe, Source, UsageError
 
 if TYPE_CHECKING:
-    from patcher.backport import Outcome
+    from patcher.model import Outcome
 
 FORMATS = ("mbox", "diff", "markdown", "html")
 
@@ -157,21 +155,19 @@ def raw_date(date: str) -> str:
 KEEP_CR = "The lines end with CR LF: git am needs --keep-cr."
 
 
-def keeps_cr(done: pipeline.Change) -> bool:
+def keeps_cr(done: Patch) -> bool:
     """Whether the patch, as a mail, would lose its carriage returns."""
     return any("\r\n" in script.text for pair in done.pairs for script in pair)
 
 
-def emitted(
-    done: pipeline.Change, form: str, author: str, date: str, trailers: Sequence[str], *, reverse: bool = False
-) -> bytes:
+def emitted(done: Patch, form: str, author: str, date: str, trailers: Sequence[str], *, reverse: bool = False) -> bytes:
     """The change in one of the forms. Raises UsageError where that needs an author and a date that are unknown."""
     if form == "mbox":
         if not author or not date:
             raise UsageError("an mbox needs an author and a date", hint="Give --author 'Name <mail>' and --date.")
         source = done.source
         base = [f"Base: {source.name}, commit {source.revision}"] if source.revision else []
-        message = pipeline.message(done.recipe, trailers, reverse=reverse)
+        message = git.message(done.recipe, trailers, reverse=reverse)
         below = [*report.summary(done), *base, *([KEEP_CR] if keeps_cr(done) else [])]
         return git.mbox(done.pairs, message, author, date, below)
     diff = git.diff(done.pairs)
@@ -189,7 +185,7 @@ def review_page(
     """One page for all outcomes."""
     from patcher.emit import page  # Pygments takes its time
 
-    message = pipeline.message(recipe, trailers, reverse=reverse)
+    message = git.message(recipe, trailers, reverse=reverse)
     return page.page(outcomes, recipe, values, message, pipeline.contract(recipe))
 
 

@@ -25,7 +25,7 @@ from patcher.cli.common import (
     write_beside,
 )
 from patcher.emit import git, report
-from patcher.model import UsageError
+from patcher.model import Patch, UsageError
 
 
 @click.command()
@@ -90,7 +90,7 @@ def patch(
         click.echo(report.nothing(done, reverse), err=True)
         return 0
     if check:
-        click.echo(f"{pipeline.where(done.plan)}: a patch is due: {done.plan.state}", err=True)
+        click.echo(f"{done.plan.where}: a patch is due: {done.plan.state}", err=True)
         click.echo(f"  Next: {_this_call('--check')}", err=True)
         return 1
     failed = bool(done.broken) or (strict and (no_verify or bool(done.not_run)))
@@ -135,8 +135,8 @@ def patch(
     return int(failed)
 
 
-def _page(done: pipeline.Change, trailers: Sequence[str], reverse: bool, strict: bool) -> bytes:
-    from patcher.backport import Outcome, Target  # not for a patch alone
+def _page(done: Patch, trailers: Sequence[str], reverse: bool, strict: bool) -> bytes:
+    from patcher.model import Outcome, Target
 
     revision = done.source.revision
     name = done.source.name if revision else done.plan.script.path  # no folder of this machine

@@ -10,6 +10,7 @@ import click
 
 from patcher import recipe
 from patcher.cli.common import RECIPES, decorated
+from patcher.model import Recipe
 
 
 def _recipes(folders: Sequence[Path], as_json: bool) -> None:
@@ -29,7 +30,7 @@ def _recipes(folders: Sequence[Path], as_json: bool) -> None:
             click.echo(f"    --set {option.name}=...  {option.help} (default {option.default})")
 
 
-def _data(one: recipe.Recipe) -> dict[str, object]:
+def _data(one: Recipe) -> dict[str, object]:
     return {
         "name": one.name,
         "summary": one.summary,

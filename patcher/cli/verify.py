@@ -14,9 +14,7 @@ from patcher import pipeline
 from patcher.cli import terminal
 from patcher.cli.common import on_a_tree, recipe_of, source_of
 from patcher.emit import report
-from patcher.inject import Plan
-from patcher.model import Finding, UsageError, Verdict
-from patcher.recipe import Recipe
+from patcher.model import Finding, Plan, Recipe, UsageError, Verdict
 
 _VERDICT = r"^ *\d+  .*?  ((?P<good>held)|(?P<bad>broken)|(?P<odd>not run))(?=  |$)"
 

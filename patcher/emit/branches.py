@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patcher.emit.git import Pair
-from patcher.model import InputError, UsageError
-from patcher.sources import Commit, Objects, git
+from patcher.model import Commit, InputError, UsageError
+from patcher.sources import Objects, git
 
 _KINDS = ("blob", "tree", "commit")
 

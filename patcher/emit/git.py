@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from patcher.model import InputError, Script
+from patcher.model import InputError, Recipe, Script
 
 Pair = tuple[Script, Script]
 
@@ -135,3 +135,14 @@ def refused(pairs: Sequence[Pair], patch: bytes) -> str:
         except InputError as error:
             return error.what
     return ""
+
+
+def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = False) -> str:
+    """The commit message: subject, body, trailers."""
+    subject, body = recipe.subject, recipe.body
+    if reverse:
+        subject, body = f'Revert "{recipe.subject}"', f"This takes the change of the recipe {recipe.name} out again."
+    parts = [subject, body]
+    if trailers:
+        parts.append("\n".join(trailers))
+    return "\n\n".join(parts) + "\n"

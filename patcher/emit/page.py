@@ -17,11 +17,8 @@ from pygments.lexers.python import PythonLexer
 from pygments.lexers.shell import BashLexer
 from pygments.token import Token
 
-from patcher.backport import Outcome, Result
 from patcher.emit import git, pull_request, report
-from patcher.model import Finding, Script, Verdict
-from patcher.pipeline import Change, language, where
-from patcher.recipe import Recipe
+from patcher.model import Finding, Outcome, Patch, Recipe, Result, Script, Verdict
 
 _HERE = Path(__file__).parent
 _ABSENT = "does not arise in this script"
@@ -143,18 +140,18 @@ def _id(outcome: Outcome) -> str:
     return f"branch-{outcome.target.label}"
 
 
-def verdict(done: Change, row: int) -> Verdict | None:
+def verdict(done: Patch, row: int) -> Verdict | None:
     """What a row of the contract came to for a change: the worst of its scenarios, None where none applies."""
     if not any(finding.row for finding in done.findings):
         return Verdict.NOT_RUN
     return report.rows([finding for finding in done.findings if finding.detail != _ABSENT]).get(row)
 
 
-def _static(done: Change) -> list[Finding]:
+def _static(done: Patch) -> list[Finding]:
     return [finding for finding in done.findings if not finding.row]
 
 
-def _worst(done: Change) -> Verdict:
+def _worst(done: Patch) -> Verdict:
     """Of the static review, where ``notes`` say that something was not run."""
     verdicts = {finding.verdict for finding in _static(done)} | ({Verdict.NOT_RUN} if done.notes else set())
     return next((one for one in (Verdict.BROKEN, Verdict.NOT_RUN) if one in verdicts), Verdict.HELD)
@@ -223,7 +220,7 @@ def _branch(outcome: Outcome, contract: Mapping[int, str], opened: bool) -> _Htm
         content = [_tag("p", str(outcome.error)), _tag("pre", outcome.error.hint)]
     else:
         found = done.plan
-        facts["Build"] = where(found)
+        facts["Build"] = found.where
         facts["Before"] = f"{found.state}" + (f" ({found.foreign.name})" if found.foreign else "")
         facts["Lines"] = pull_request.lines(done) if done.pairs else ""
         facts["Note"] = "; ".join(done.notes)
@@ -233,7 +230,7 @@ def _branch(outcome: Outcome, contract: Mapping[int, str], opened: bool) -> _Htm
     return _details(title, _tag("dl", *listed), *content, open_=opened, class_="branch", id=_id(outcome))
 
 
-def _review(outcome: Outcome, done: Change, contract: Mapping[int, str]) -> list[str]:
+def _review(outcome: Outcome, done: Patch, contract: Mapping[int, str]) -> list[str]:
     """What is changed, and what the review found."""
     checks = _tag("ul", *map(_finding, _static(done)), class_="findings", id=f"{_id(outcome)}-static")
     content: list[str] = [_diff(old, new) for old, new in done.pairs]
@@ -315,7 +312,7 @@ def _colored(script: Script) -> list[_Html]:
 
 def _pieces(script: Script) -> Iterator[tuple[str, str]]:
     """A script's text in pieces, each with the class of its colour."""
-    lexer = PythonLexer() if language(script) == "python" else BashLexer()
+    lexer = PythonLexer() if script.language == "python" else BashLexer()
     # Not get_tokens, which changes the ends of lines.
     for _, kind, text in lexer.get_tokens_unprocessed(script.text):
         yield next((name for known, name in _COLORS if kind in known), ""), text

@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from patcher.backport import Outcome, Result
-from patcher.emit import report
-from patcher.inject import Plan, apply
-from patcher.model import Edit, Script, State, Verdict
-from patcher.pipeline import Change, message, where
+from patcher.emit import git, report
+from patcher.model import Edit, Outcome, Patch, Plan, Result, Script, State, Verdict
 
 COLUMNS = ("Branch", "Before", "Build", "Lines", "Review", "Result")
 
@@ -25,15 +22,15 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     if done is None:
         return name, "", "", "", "", f"{outcome.result}: {outcome.error}"
     if not done.pairs:
-        return name, _before(done), where(done.plan), "", "", str(outcome.result)
-    return name, _before(done), where(done.plan), lines(done), review(done), str(outcome.result)
+        return name, _before(done), done.plan.where, "", "", str(outcome.result)
+    return name, _before(done), done.plan.where, lines(done), review(done), str(outcome.result)
 
 
-def _before(done: Change) -> str:
+def _before(done: Patch) -> str:
     return f"{done.plan.state}" + (f" ({done.plan.foreign.name})" if done.plan.foreign else "")
 
 
-def lines(done: Change) -> str:
+def lines(done: Patch) -> str:
     """How many lines are added and taken out: ``+35 -1``."""
     counts = [_count(old, new) for old, new in done.pairs]
     return f"+{sum(added for added, _ in counts)} -{sum(gone for _, gone in counts)}"
@@ -49,7 +46,7 @@ def _count(old: Script, new: Script) -> tuple[int, int]:
     return sum(added for added, _ in changed), sum(gone for _, gone in changed)
 
 
-def review(done: Change) -> str:
+def review(done: Patch) -> str:
     """The review in a word or two."""
     if done.broken:
         return f"{len(done.broken)} of {len(done.findings)} broken"
@@ -103,7 +100,7 @@ def body(
     recipe = next(outcome.change for outcome in done if outcome.change).recipe
     names = [outcome.target.name for outcome in done]
     text = [
-        message(recipe, reverse=reverse).split("\n\n", 1)[1].rstrip("\n"),
+        git.message(recipe, reverse=reverse).split("\n\n", 1)[1].rstrip("\n"),
         f"Backport of {_list(pulls)} to {_list(names)}." if pulls else f"For {_list(names)}.",
         "### What was found and done\n\n" + table([row(outcome) for outcome in outcomes]).rstrip("\n"),
         _differences(done),
@@ -159,7 +156,7 @@ def _build(found: Plan) -> list[tuple[str, str]]:
     for start, edits in sorted(by_line.items()):
         before = text[start:].split("\n", 1)[0]
         moved = [replace(edit, start=edit.start - start, end=edit.end - start) for edit in edits]
-        changed.append((before.strip(), apply(Script("", before), moved).text.strip()))
+        changed.append((before.strip(), Script("", before).edited(moved).text.strip()))
     return changed
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from patcher.inject import Plan
-from patcher.model import CiPatcherError, Finding, NoBuildError, State, Verdict
-from patcher.pipeline import Change, where
-from patcher.recipe import Recipe
+from patcher.model import CiPatcherError, Finding, NoBuildError, Patch, Plan, Recipe, State, Verdict
 
 
 def rows(findings: Sequence[Finding]) -> dict[int, Verdict]:
@@ -33,20 +30,20 @@ def ranges(numbers: Sequence[int]) -> str:
     return ", ".join(parts)
 
 
-def options(done: Change) -> str:
+def options(done: Patch) -> str:
     """``recipe (option=value)``."""
     values = ", ".join(f"{name}={value}" for name, value in done.values.items())
     return f"{done.recipe.name} ({values})" if values else done.recipe.name
 
 
-def summary(done: Change) -> list[str]:
+def summary(done: Patch) -> list[str]:
     """The review in a few lines: what was there, what was changed, what was checked and what was not."""
     found = done.plan
     lines = [
         f"ci-patcher: recipe {options(done)}",
         f"Before: {found.state}"
         + (f" ({found.foreign.name})" if found.foreign else "")
-        + f"; the build is at {where(found)}",
+        + f"; the build is at {found.where}",
     ]
     static = [finding for finding in done.findings if not finding.row]
     scenarios = [finding for finding in done.findings if finding.row]
@@ -79,7 +76,7 @@ def table(found: Sequence[Finding]) -> list[str]:
     return [*lines, counts]
 
 
-def text(done: Change) -> str:
+def text(done: Patch) -> str:
     """The review for the terminal, with the evidence of what did not hold."""
     lines = summary(done)
     for finding in done.broken:
@@ -89,14 +86,14 @@ def text(done: Change) -> str:
     return "\n".join(lines) + "\n"
 
 
-def data(done: Change) -> dict[str, Any]:
+def data(done: Patch) -> dict[str, Any]:
     """The review as data."""
     found = done.plan
     return {
         "file": found.script.path,
         "state": str(found.state),
         "foreign": found.foreign.name if found.foreign else None,
-        "build": where(found) if found.anchor else None,
+        "build": found.where if found.anchor else None,
         "recipe": done.recipe.name,
         "options": dict(done.values),
         "changed": [new.path for _, new in done.pairs],
@@ -116,7 +113,7 @@ def findings(finding: Finding) -> dict[str, Any]:
     }
 
 
-def markdown(done: Change, diff: str) -> str:
+def markdown(done: Patch, diff: str) -> str:
     """The review and the diff for a pull request."""
     fence = "```"
     while fence in diff:
@@ -126,7 +123,7 @@ def markdown(done: Change, diff: str) -> str:
     return "\n".join([*lines, "", f"{fence}diff", diff.rstrip("\n"), fence]) + "\n"
 
 
-def nothing(done: Change, reverse: bool) -> str:
+def nothing(done: Patch, reverse: bool) -> str:
     """Why there is nothing to do, in one line."""
     found = done.plan
     if reverse:
@@ -153,7 +150,7 @@ def inspected(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe)
         state = State.NO_BUILD if isinstance(problem, NoBuildError) else "refused, a patch is not possible"
         return [f"State: {state}", str(problem), *(f"  {line}" for line in problem.hint.splitlines())]
     lines = [f"File:  {plan.script.path}", f"State: {plan.state}" + (f" ({plan.foreign.name})" if plan.foreign else "")]
-    lines += [f"Build: {where(plan)}", *picture(plan), f"A patch would: {_WOULD[plan.state]}"]
+    lines += [f"Build: {plan.where}", *picture(plan), f"A patch would: {_WOULD[plan.state]}"]
     return [*lines, *(f"Note: {note}" for note in advice(plan, recipe))]
 
 
