@@ -115,7 +115,7 @@ def _block(syntax: Syntax, anchor: Anchor, change: Change, lines: list[str]) -> 
     statement = anchor.statement
     if change.place == "module":
         statement = _outermost(syntax, statement)
-    at = lead(text, statement.start)
+    at = max(lead(text, statement.start), _first(syntax))
     newline = "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
     indent = re.compile(r"[ \t]*").match(text, at)
     prefix = indent[0] if indent else ""
@@ -166,7 +166,7 @@ def _outermost(syntax: Syntax, statement: Statement) -> Statement:
 
 def lead(text: str, start: int) -> int:
     """Where the lines of a statement begin: its own, or the comment lines directly above it, which stay with it."""
-    at = _line_start(text, start)
+    at = text.rfind("\n", 0, start) + 1
     while at > 0:
         above = text.rfind("\n", 0, at - 1) + 1
         line = text[above : at - 1].strip()
@@ -176,9 +176,9 @@ def lead(text: str, start: int) -> int:
     return at
 
 
-def _line_start(text: str, offset: int) -> int:
-    """Where the line begins; behind a byte order mark, unless what stands at the offset begins with it."""
-    return min(max(text.rfind("\n", 0, offset) + 1, int(text.startswith("\ufeff"))), offset)
+def _first(syntax: Syntax) -> int:
+    """Where the first line begins: behind a byte order mark, which bash takes for a part of the first word."""
+    return int(syntax.language == "python" and syntax.script.text.startswith("\ufeff"))
 
 
 def _line_before(text: str, at: int) -> str | None:
@@ -209,12 +209,12 @@ def _imports(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
     for module in sorted(set(modules) - set(syntax.imports)):
         later = next((offset for name, offset in present if name > module), None)
         if later is not None:
-            at = _line_start(text, later)
+            at = max(text.rfind("\n", 0, later) + 1, _first(syntax))
         elif present:
             end = text.find("\n", present[-1][1])
             at = len(text) if end < 0 else end + 1
         else:
-            at = lead(text, syntax.statements[0].start)
+            at = max(lead(text, syntax.statements[0].start), _first(syntax))
         edits.append(Edit(at, at, f"import {module}{newline}", "an import"))
     return edits
 
@@ -333,7 +333,7 @@ def _unimported(syntax: Syntax, change: Change, gone: Sequence[Edit]) -> list[Ed
         users = _users(syntax, module)
         spans = [(out.start, out.end) for out in gone if not out.text]  # not what a wrapper leaves behind
         if users and all(any(start <= name.offset < end for start, end in spans) for name in users):
-            edits.append(Edit(_line_start(text, at), end, "", "an import"))
+            edits.append(Edit(max(text.rfind("\n", 0, at) + 1, _first(syntax)), end, "", "an import"))
     return edits
 
 

@@ -19,6 +19,7 @@ FOUND = {
     "the same in an arm of a case": (
         "shell", "docker build .\ncase x in (a|b) cat <<EOF\n$(docker build - << EOF\nFROM x\nEOF)\nEOF\n;;\n*) ;; esac"),
     "a byte order mark is part of bash's first word": ("shell", "\ufeffdocker build ."),
+    "a byte order mark before a statement that does not begin its line": ("shell", "\ufeffx=1; docker build . &"),
     "a byte order mark before an import": ("python", '\ufeffrun(["docker", "build", "."])\n'),
     "a form feed is no blank to bash": ("shell", "}\x0c"),
     "a vertical tab is no blank to bash": ("shell", "if\x0b"),
