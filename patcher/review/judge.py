@@ -22,10 +22,29 @@ def _outside(listing: Listing, root: str) -> dict[str, tuple[str, str, str]]:
     return {path: entry for path, entry in listing.items() if path != root and not path.startswith(f"{root}/")}
 
 
-def _changed(result: Result, root: str) -> set[str]:
-    """The paths outside of ``root`` that a scenario made, changed or removed; a directory's own entry is not one."""
+def _changed(result: Result, root: str) -> dict[str, str]:
+    """The paths outside of ``root`` that a scenario made, changed or removed, each also without process ids."""
     before, after = _outside(result.before, root), _outside(result.looks[-1], root)
-    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    changed = {path: path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    for run in result.runs.values():
+        changed = {path: _anonymous(other, run.pid) for path, other in changed.items()}
+    return changed
+
+
+def _anonymous(text: str, pid: int) -> str:
+    """``text`` with ``$$`` for the script's process id, where it stands as a number of its own."""
+    return re.sub(rf"(?<!\d){pid}(?!\d)", "$$", text)
+
+
+def _alike(calls: list[tuple[str, ...]], run: Run, others: list[tuple[str, ...]], other: Run) -> bool:
+    """Whether the calls of two runs are the same, but for the scripts' process ids in them."""
+    if [len(call) for call in calls] != [len(call) for call in others]:
+        return False
+    return all(
+        one == two or _anonymous(one, run.pid) == _anonymous(two, other.pid)
+        for call, same in zip(calls, others, strict=True)
+        for one, two in zip(call, same, strict=True)
+    )
 
 
 def _shown(entry: tuple[str, str, str]) -> str:
@@ -107,7 +126,7 @@ class Judge:
             heard = any(self.stage.language in self.scenarios.preludes[prelude] for prelude in scenario.preludes)
             if expect.exits is not None and heard and run.status != -9 and run.exits.count("\n") != expect.exits:
                 problems.append(f"the EXIT trap of run {name} ran {run.exits.count(chr(10))} times")
-            if same and expect.calls == "reference" and run.plain() != same.plain():
+            if same and expect.calls == "reference" and not _alike(run.plain(), run, same.plain(), same):
                 problems.append("the calls are not those of the unpatched script")
             if same and expect.calls == "added":
                 problems += self.added(expect.added, run, same, words)
@@ -117,8 +136,8 @@ class Judge:
                 problems.append("the signals' dispositions after the build are not those of the unpatched script")
             lines = [line for line in run.errors.splitlines() if not line.startswith("+")]
             if same and expect.quiet:
-                usual = same.errors.splitlines()
-                problems += [f"standard error has {line!r}" for line in lines if line not in usual][:1]
+                known = same.errors.splitlines()
+                problems += [f"standard error has {line!r}" for line in lines if line not in known][:1]
             for pattern in expect.says:
                 if sum(re.search(fill(pattern, words), line) is not None for line in lines) != 1:
                     problems.append(f"not one line of standard error says {fill(pattern, words)}")
@@ -135,15 +154,16 @@ class Judge:
             after = {path: entry for path, entry in result.looks[-1].items() if f"{path}/".startswith(f"{root}/")}
             if before != after:
                 problems.append(f"{self.place} is not as it was")
-        allowed = _changed(self.plain, root) | (_changed(reference, root) if reference and reference.looks else set())
-        for path in sorted(_changed(result, root) - allowed)[:3]:
-            problems.append(f"outside of {self.place}, {path} was made, changed or removed")
+        usual = [_changed(one, root) for one in (self.plain, reference) if one and one.looks]
+        allowed = {name for changed in usual for pair in changed.items() for name in pair}
+        unusual = [path for path, other in _changed(result, root).items() if not {path, other} & allowed]
+        problems += [f"outside of {self.place}, {path} was made, changed or removed" for path in sorted(unusual)[:3]]
         return problems
 
     def added(self, pairs: Iterable[tuple[str, str]], run: Run, same: Run, words: Mapping[str, str]) -> list[str]:
         """Whether the tagged calls are the reference's with each pair once more, as two words or with ``=``."""
         wanted = [(option, fill(value, words)) for option, value in pairs]
-        calls = []
+        calls: list[tuple[str, ...]] = []
         for call in run.tagged():
             left, missing = list(call), list(wanted)
             for option, value in wanted:
@@ -157,8 +177,10 @@ class Judge:
                         continue
                     missing.remove((option, value))
                     break
-            calls.append((left, missing))
-        if calls != [(list(call), []) for call in same.tagged()]:
+            calls.append(tuple(left))
+            if missing:
+                return [f"the build's words lack {option} {value}" for option, value in missing]
+        if not _alike(calls, run, same.tagged(), same):
             return ["the build's words are not those of the unpatched script and the added ones"]
         return []
 

@@ -88,6 +88,7 @@ class Scenario:
     how: str = ""
     languages: tuple[str, ...] = ()
     poison: bool = False
+    define: bool = False
     needs: int = 0
     option: str = ""
     keep: tuple[str, ...] = ()
@@ -250,6 +251,7 @@ def _scenario(table: _Table, keep: tuple[str, ...], before: tuple[Entry, ...], s
         how=table.take("how", str, ""),
         languages=table.strings("languages"),
         poison=table.take("poison", bool, False),
+        define=table.take("define", bool, False),
         needs=table.take("needs", int, 0),
         option=table.take("option", str, ""),
         keep=table.strings("keep") if "keep" in table.left else keep,

@@ -52,8 +52,9 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of the script left: status (negative for a signal), what it wrote, recorded calls."""
+    """What one run of the script left: process id, status (negative for a signal), what it wrote, recorded calls."""
 
+    pid: int
     status: int | None
     output: str
     errors: str
@@ -140,12 +141,9 @@ class Stage:
         names = ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py")
         self.harness = {name: _harness(name) for name in names}
         self.lib = self.library()
-        known = set(_names(original.text))
         added = "\n".join(patched.text.splitlines()[n - 1] for n in added_lines(original.text, patched.text))
-        self.poison = {
-            **{name: f"{HOME}/survivors/{name}" for name in re.findall(r"\b[A-Za-z_]\w*\b", added)},
-            **dict.fromkeys(known, ""),
-        }
+        self.poison = {name: f"{HOME}/survivors/{name}" for name in re.findall(r"\b[A-Za-z_]\w*\b", added)}
+        self.define = dict.fromkeys(_names(original.text), "")
 
     def words(self, scenario: Scenario, script: Script) -> dict[str, str]:
         words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{script.path}"}
@@ -165,13 +163,13 @@ class Stage:
         }
         environment.update(self.scenarios.environment)
         files: list[list[str]] = []
-        if scenario.poison:
-            taken = {*environment, *scenario.environment}
-            for name, value in self.poison.items():
-                if name not in taken and not _SPARED.fullmatch(name):
-                    environment[name] = value
-                    if value:
-                        files.append([f"{value}/precious", "file", "644", name])
+        taken = {*environment, *scenario.environment}
+        extra = {**(self.poison if scenario.poison else {}), **(self.define if scenario.define else {})}
+        for name, value in extra.items():
+            if name not in taken and not _SPARED.fullmatch(name):
+                environment[name] = value
+                if value:
+                    files.append([f"{value}/precious", "file", "644", name])
         environment.update({fill(name, words): value for name, value in scenario.environment.items()})
         files += [[folder, "directory", "755", ""] for folder in (HOME, TREE, f"{HOME}/scratch")]
         files += [[f"{TREE}/{path}", "file", "755", text] for path, text in self.scenarios.tree.items()]
@@ -368,6 +366,7 @@ def _result(line: bytes, outcome: sandbox.Outcome) -> Result:
         return Result(
             runs={
                 name: Run(
+                    pid=int(run["pid"]),
                     status=run["status"],
                     output=str(run["output"]),
                     errors=str(run["errors"]),

@@ -371,6 +371,7 @@ def play(job: dict[str, Any]) -> dict[str, Any]:
         "looks": scenario.looks,
         "runs": {
             name: {
+                "pid": run.pid,
                 "status": run.status,
                 "output": tail(f"{run.folder}/output", 16000),
                 "errors": tail(f"{run.folder}/errors", 16000),
