@@ -30,7 +30,8 @@ RECIPE = recipes.load("docker-build-cache", [recipes.bundled()])
 
 def on_an_engine(test: Callable[..., None]) -> Callable[..., None]:
     """A test that uses the engine: one after another, since each compares all that the engine holds."""
-    return pytest.mark.engine(pytest.mark.xdist_group("engine")(test))
+    marked: Callable[..., None] = pytest.mark.engine(pytest.mark.xdist_group("engine")(test))
+    return marked
 
 
 @pytest.fixture(scope="session")
