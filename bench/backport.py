@@ -25,7 +25,8 @@ from pathlib import Path
 from replay import MERGED, MERGED_FILE, SCRATCH, wrong
 
 from patcher import pipeline, recipe
-from patcher.model import CiPatcherError, Recipe, Script, Source, State
+from patcher.errors import CiPatcherError
+from patcher.model import Recipe, Script, Source, State
 from patcher.sources import Objects
 
 BRANCHES = ("25.x", "26.x", "27.x", "28.x", "29.x", "30.x", "31.x", "master")

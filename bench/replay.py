@@ -22,21 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from patcher import anchors, pipeline, recipe
-from patcher.model import (
-    CiPatcherError,
-    Command,
-    Finding,
-    InputError,
-    NoBuildError,
-    Patch,
-    Recipe,
-    RefusedError,
-    Script,
-    Source,
-    State,
-    Syntax,
-    Verdict,
-)
+from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
+from patcher.model import Command, Finding, Patch, Recipe, Script, Source, State, Syntax, Verdict
 from patcher.review import static
 from patcher.sources import git
 

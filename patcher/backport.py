@@ -18,18 +18,8 @@ from functools import cache, partial
 from importlib import import_module
 
 from patcher import pipeline, sources
-from patcher.model import (
-    CiPatcherError,
-    InputError,
-    Outcome,
-    Patch,
-    Recipe,
-    Result,
-    Script,
-    Source,
-    Target,
-    UsageError,
-)
+from patcher.errors import CiPatcherError, InputError, UsageError
+from patcher.model import Outcome, Patch, Recipe, Result, Script, Source, Target
 from patcher.sources import Objects
 
 _RELEASE = re.compile(r"[0-9]+\.x")

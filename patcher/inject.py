@@ -8,17 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from patcher.errors import InputError, RefusedError
 from patcher.model import (
     Anchor,
     Change,
     Command,
     Edit,
     Foreign,
-    InputError,
     Name,
     Plan,
     Recipe,
-    RefusedError,
     Script,
     State,
     Statement,

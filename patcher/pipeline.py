@@ -8,22 +8,9 @@ from pathlib import Path
 
 from patcher import anchors, sources
 from patcher.emit import git
+from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
 from patcher.inject import plan, removals
-from patcher.model import (
-    CiPatcherError,
-    Finding,
-    InputError,
-    NoBuildError,
-    Patch,
-    Plan,
-    Recipe,
-    RefusedError,
-    Script,
-    Source,
-    State,
-    Syntax,
-    Verdict,
-)
+from patcher.model import Finding, Patch, Plan, Recipe, Script, Source, State, Syntax, Verdict
 from patcher.review import static
 
 Progress = Callable[[int, int], None]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from patcher.anchors import kinds
-from patcher.model import OPTION_LINE, Change, Foreign, Option, Recipe, UsageError
+from patcher.errors import UsageError
+from patcher.model import OPTION_LINE, Change, Foreign, Option, Recipe
 
 _PLACES = frozenset({"body", "module"})
 _SEPARATORS = {"shell": " ", "python": ", "}

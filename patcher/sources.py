@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from patcher.model import Commit, InputError, Script, Source, UsageError
+from patcher.errors import InputError, UsageError
+from patcher.model import Commit, Script, Source
 
 # Upstream's scripts have 5 to 15 KiB; one of 1 MiB is not a script that anyone reads.
 _LARGEST = 1 << 20

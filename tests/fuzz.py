@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from patcher import recipe as recipes
-from patcher.model import CiPatcherError, InputError, Plan, Recipe, Script, State, Verdict
+from patcher.errors import CiPatcherError, InputError
+from patcher.model import Plan, Recipe, Script, State, Verdict
 from patcher.pipeline import parse as parse_anew
 from patcher.pipeline import planned
 from patcher.review import static
@@ -50,9 +51,10 @@ CORPUS = {
 
 
 # What bash and Python take and this project refuses: an operator that a line's end splits in two, a here-document
-# that ends in the middle of a line; and tabs in the indentation, of which libcst does not know how wide they are.
+# that ends in the middle of a line, `$(((` for a command (bash tries arithmetic first, and then minds the apostrophes
+# of comments); and tabs in the indentation, of which libcst does not know how wide they are.
 _UNSUPPORTED = {
-    "shell": re.compile(r"[<>&|;($]\\\r?\n|^\t*EOF[^\n]", re.MULTILINE),
+    "shell": re.compile(r"[<>&|;($]\\\r?\n|^\t*EOF[^\n]|\$\(\(\(", re.MULTILINE),
     "python": re.compile(r"^ *\t", re.MULTILINE),
 }
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from patcher import anchors
-from patcher.model import Anchor, NoBuildError, RefusedError, Script
+from patcher.errors import NoBuildError, RefusedError
+from patcher.model import Anchor, Script
 from patcher.parse.shell import parse
 
 

@@ -20,7 +20,8 @@ from click.testing import CliRunner, Result
 
 from patcher import backport, pipeline
 from patcher.cli import main
-from patcher.model import InputError, NoBuildError, Patch, RefusedError
+from patcher.errors import InputError, NoBuildError, RefusedError
+from patcher.model import Patch
 from patcher.parse import python, shell
 from patcher.sources import Objects
 from tests.conftest import FIXTURES

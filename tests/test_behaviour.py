@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from patcher.model import Finding, Script, UsageError, Verdict
+from patcher.errors import UsageError
+from patcher.model import Finding, Script, Verdict
 from patcher.review import behaviour, sandbox
 from patcher.review.scenarios import Scenarios
 

@@ -17,7 +17,8 @@ import pytest
 
 from patcher import pipeline, sources
 from patcher import recipe as recipes
-from patcher.model import Finding, Source, UsageError, Verdict
+from patcher.errors import UsageError
+from patcher.model import Finding, Source, Verdict
 from patcher.review import behaviour, engine
 from patcher.review.engine import Engine, Record
 from patcher.review.harness import engine_shim

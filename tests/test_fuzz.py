@@ -25,6 +25,7 @@ FOUND = {
     "a vertical tab is no blank to bash": ("shell", "if\x0b"),
     "nor behind a redirection": ("shell", ">&\x0b"),
     "a carriage return alone is no blank to bash": ("shell", "}\r"),
+    "a coprocess that is a loop": ("shell", "coproc for ((i=0;i<2;i++)); do docker build .; done"),
     "a negated nothing": ("shell", "! # comment\n\ndocker build .\n"),
     "a module that is used without an import": ("python", "import sys\nos.x()\nsys.x()\nrun(['docker', 'build'])\n"),
     "a module that is imported for nothing": ("python", "import os\nrun(['docker', 'build'])\n"),

@@ -8,8 +8,9 @@ import pytest
 
 from patcher import pipeline
 from patcher import recipe as recipes
+from patcher.errors import RefusedError
 from patcher.inject import lead
-from patcher.model import Plan, RefusedError, Script, State
+from patcher.model import Plan, Script, State
 from patcher.pipeline import parse
 
 RECIPE = recipes.load("docker-build-cache", [recipes.bundled()])

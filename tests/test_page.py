@@ -20,7 +20,8 @@ from click.testing import CliRunner
 from patcher import pipeline, recipe, sources
 from patcher.cli import main
 from patcher.emit import git, page
-from patcher.model import Finding, InputError, NoBuildError, Outcome, Target, Verdict
+from patcher.errors import InputError, NoBuildError
+from patcher.model import Finding, Outcome, Target, Verdict
 from tests.command import call, repository
 from tests.conftest import FIXTURES, ROOT, needs
 

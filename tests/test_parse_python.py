@@ -9,7 +9,8 @@ import random
 
 import pytest
 
-from patcher.model import InputError, Script, Syntax
+from patcher.errors import InputError
+from patcher.model import Script, Syntax
 from patcher.parse.python import import_edits, parse
 
 RUN = """\

@@ -12,7 +12,8 @@ import tree_sitter_bash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patcher.model import InputError, Script
+from patcher.errors import InputError
+from patcher.model import Script
 from patcher.parse.shell import parse
 from tests.conftest import FIXTURES, needs
 

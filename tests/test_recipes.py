@@ -15,7 +15,8 @@ from syrupy.assertion import SnapshotAssertion
 from patcher import pipeline, sources
 from patcher import recipe as recipes
 from patcher.cli import main
-from patcher.model import Change, Foreign, Option, Plan, Recipe, RefusedError, Script, State, UsageError, Verdict
+from patcher.errors import RefusedError, UsageError
+from patcher.model import Change, Foreign, Option, Plan, Recipe, Script, State, Verdict
 from patcher.pipeline import parse
 from patcher.review import sandbox, scenarios, static
 from tests.conftest import FIXTURES

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from patcher.model import Anchor, Syntax, UsageError
+from patcher.errors import UsageError
+from patcher.model import Anchor, Syntax
 
 Finder = Callable[[Syntax], Anchor]
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from patcher.anchors import kind
-from patcher.model import Anchor, Command, NoBuildError, RefusedError, Statement, Syntax, Word
+from patcher.errors import NoBuildError, RefusedError
+from patcher.model import Anchor, Command, Statement, Syntax, Word
 
 # Programs that run their arguments as a command, and so may stand before the build's words.
 _WRAPPERS = frozenset(

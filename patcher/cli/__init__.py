@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from patcher import __version__
-from patcher.model import CiPatcherError, InputError
+from patcher.errors import CiPatcherError, InputError
 
 _COMMANDS = {
     "inspect": "Say what a tree's CI script holds and what a patch would do.",

@@ -30,7 +30,8 @@ from patcher.cli.common import (
     write_beside,
 )
 from patcher.emit import branches, git, pull_request, report
-from patcher.model import CiPatcherError, Outcome, Result, Target, UsageError
+from patcher.errors import CiPatcherError, UsageError
+from patcher.model import Outcome, Result, Target
 from patcher.sources import Objects
 
 _BODY = "pull-request.md"

@@ -13,7 +13,8 @@ import click
 
 from patcher import pipeline, recipe, sources
 from patcher.emit import git, report
-from patcher.model import InputError, Patch, Recipe, Source, UsageError
+from patcher.errors import InputError, UsageError
+from patcher.model import Patch, Recipe, Source
 
 if TYPE_CHECKING:
     from patcher.model import Outcome

@@ -25,7 +25,8 @@ from patcher.cli.common import (
     write_beside,
 )
 from patcher.emit import git, report
-from patcher.model import Patch, UsageError
+from patcher.errors import UsageError
+from patcher.model import Patch
 
 
 @click.command()

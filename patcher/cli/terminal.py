@@ -14,7 +14,7 @@ from typing import TextIO
 import click
 
 from patcher import sources
-from patcher.model import UsageError
+from patcher.errors import UsageError
 
 color_option = click.option(
     "--color",

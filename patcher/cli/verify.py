@@ -14,7 +14,8 @@ from patcher import pipeline
 from patcher.cli import terminal
 from patcher.cli.common import on_a_tree, recipe_of, source_of
 from patcher.emit import report
-from patcher.model import Finding, Plan, Recipe, UsageError, Verdict
+from patcher.errors import UsageError
+from patcher.model import Finding, Plan, Recipe, Verdict
 
 _VERDICT = r"^ *\d+  .*?  ((?P<good>held)|(?P<bad>broken)|(?P<odd>not run))(?=  |$)"
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patcher.emit.git import Pair
-from patcher.model import Commit, InputError, UsageError
+from patcher.errors import InputError, UsageError
+from patcher.model import Commit
 from patcher.sources import Objects, git
 
 _KINDS = ("blob", "tree", "commit")

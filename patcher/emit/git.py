@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from patcher.model import InputError, Recipe, Script
+from patcher.errors import InputError
+from patcher.model import Recipe, Script
 
 Pair = tuple[Script, Script]
 

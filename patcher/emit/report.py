@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from patcher.model import CiPatcherError, Finding, NoBuildError, Patch, Plan, Recipe, State, Verdict
+from patcher.errors import CiPatcherError, NoBuildError
+from patcher.model import Finding, Patch, Plan, Recipe, State, Verdict
 
 
 def rows(findings: Sequence[Finding]) -> dict[int, Verdict]:

@@ -19,7 +19,8 @@ from itertools import islice, product
 import libcst as cst
 from libcst._nodes.internal import CodegenState
 
-from patcher.model import Command, Edit, InputError, Name, Script, Statement, Syntax, Word
+from patcher.errors import InputError
+from patcher.model import Command, Edit, Name, Script, Statement, Syntax, Word
 
 # Values that a variable may have at one place. Beyond that a script is not understood better, only slower.
 _MOST_ALTERNATIVES = 8

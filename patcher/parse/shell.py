@@ -17,7 +17,8 @@ from typing import Any
 
 import bashlex
 
-from patcher.model import Command, InputError, Name, Script, Statement, Syntax, Word
+from patcher.errors import InputError
+from patcher.model import Command, Name, Script, Statement, Syntax, Word
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
@@ -340,7 +341,7 @@ class _Scanner:
 
     def _coprocess_name(self, i: int) -> int:
         name = _NAME.match(self.text, i)
-        if name:
+        if name and name[0] not in {"if", "while", "until", "for", "case", "select"}:
             behind = self._skip(name.end())
             if behind > name.end() and re.compile(r"[{(]|(if|while|until|for|case|select)\s").match(self.text, behind):
                 return behind

@@ -27,7 +27,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from patcher.model import Finding, Script, UsageError, Verdict
+from patcher.errors import UsageError
+from patcher.model import Finding, Script, Verdict
 from patcher.review import sandbox
 from patcher.review.scenarios import Scenario, Scenarios, fill
 from patcher.review.stage import WORK, Result, Run, Stage, _result

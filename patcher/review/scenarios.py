@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patcher.model import UsageError
+from patcher.errors import UsageError
 
 T = TypeVar("T")
 
