@@ -66,7 +66,8 @@ def run(
     """Puts ``patched`` through the scenarios, with ``original`` as the reference, and returns one finding for each.
 
     ``options`` are the recipe's as chosen; ``companions`` are other files of the tree, by path. ``exhaustive`` adds
-    a finding for each signal at every point inside the block. ``jobs`` run at once (default: the processors).
+    a finding for each signal at every point inside the block. ``jobs`` sandboxes run at once (by default
+    two more than there are processors: each waits at times).
     ``keep`` is a directory that gets every scenario's files. ``progress`` is called with the number done and the
     number of all. ``first`` stops at the first scenario that does not hold.
 
@@ -96,7 +97,7 @@ def run(
     findings: list[Finding] = []
     results: dict[str, Result] = {}
     names = {id(event): key for key, event in events.items()}
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(jobs or (os.cpu_count() or 1) + 2) as pool:
         groups = stage.batches(list(events.values()))
         for group, future in [(group, pool.submit(stage.play, group)) for group in groups]:
             results.update(zip((names[id(event)] for event in group), future.result(), strict=True))
