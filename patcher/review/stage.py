@@ -245,27 +245,28 @@ class Stage:
         self, folder: str, name: str, scenario: Scenario, words: Mapping[str, str], trace: Trace | None
     ) -> list[list[str]]:
         """The control directory of one run."""
-        kinds = self.scenarios.wrap
-        preludes = "\n".join(self.scenarios.preludes[p].get(self.language, "") for p in scenario.preludes)
-        settings: dict[str, Any] = {"kinds": kinds, "watched": f"{fill(self.scenarios.root, words)}/", "trace": None}
-        shell = "unset BASH_ENV\n" + preludes + "\n"
+        preludes = "\n".join(self.scenarios.preludes[name].get(self.language, "") for name in scenario.preludes)
+        events = [f"{name} {kind}\n" for name, kind in self.scenarios.wrap.items() if "." in name]
+        shell = f"unset BASH_ENV\n{preludes}\n"
+        files = []
         if trace is not None:
             at = {"script": words["script"], "lines": trace.lines, "point": trace.point}
-            settings["trace"] = {**at, "signal": trace.signal, "whom": trace.whom}
+            settings = {**at, "signal": trace.signal, "whom": trace.whom}
+            files.append([f"{folder}/trace.json", "file", "644", json.dumps(settings)])
             shell += (
                 f"ci_patcher_script={words['script']}\nci_patcher_lines=' {' '.join(map(str, trace.lines))} '\n"
                 f"ci_patcher_point={trace.point}\nci_patcher_signal={trace.signal}\nci_patcher_whom={trace.whom}\n"
                 + self.harness["trace.sh"]
             )
-        files = [
+        files += [
             # A program finds its run by the name that it is called by.
             [f"{folder}/bin", "link", "", f"{WORK}/lib/bin"],
             [f"{folder}/at", "pipe", "600", ""],
             [f"{folder}/go", "pipe", "600", ""],
             [f"{folder}/log", "file", "644", ""],
             [f"{folder}/path", "file", "644", f"{PATH}\n"],
-            [f"{folder}/watched", "file", "644", f"{settings['watched']}\n"],
-            [f"{folder}/watch.json", "file", "644", json.dumps(settings)],
+            # The first line is for all, the others are for Python.
+            [f"{folder}/watched", "file", "644", f"{fill(self.scenarios.root, words)}/\n{''.join(events)}"],
             [f"{folder}/prelude.sh", "file", "644", shell],
         ]
         if preludes and self.language == "py":
