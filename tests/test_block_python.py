@@ -244,7 +244,7 @@ os.rename = rename
     script.write_text(script.read_text().replace("\n\ndef main", f"\n{refuse}\n\ndef main"))
     done = host.run("export")
     assert (done.returncode, host.state) == (0, "old")
-    assert done.stdout == "The docker build cache was not replaced: busy\n"
+    assert done.stderr == "The docker build cache was not replaced: busy\n"
 
 
 @pytest.mark.parametrize(

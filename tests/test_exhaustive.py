@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from patcher import pipeline, sources
+from patcher import recipe as recipes
 from patcher.model import Script, Verdict
 from patcher.review import behaviour
+from tests.conftest import FIXTURES
 from tests.test_behaviour import EXECUTED, RECIPE, SOURCED, needs_sandbox, patched, plain, python
 
 pytestmark = pytest.mark.long
@@ -60,3 +63,16 @@ def test_a_block_that_cleans_up_only_when_all_goes_well_is_caught() -> None:
     text = "".join(line for line in patched().text.splitlines(keepends=True) if not line.startswith("  trap "))
     findings = behaviour.run(scenarios, plain(), Script(EXECUTED, text), options={}, exhaustive=True)
     assert {finding.row for finding in findings if finding.verdict is Verdict.BROKEN} >= {7}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "name",
+    ["constructs", "engine-variable", "exported-function", "here-document", "podman-beside-docker", "retry-group"],
+)
+def test_every_row_on_the_odd_shapes(name: str) -> None:
+    """What forks have around the build: a retry of their own, functions in a child shell, stderr in a pipe."""
+    recipe = recipes.read(RECIPE)
+    plan = pipeline.examine(sources.tree(FIXTURES / name), recipe, recipe.values({}))
+    findings = pipeline.scenarios(plan, recipe, recipe.values({}), result=plan.result)
+    assert [f"{f.row} {f.check}: {f.detail}" for f in findings if f.verdict is not Verdict.HELD] == []

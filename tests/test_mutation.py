@@ -56,7 +56,7 @@ MUTATIONS = [
     (r"rm -rf", "rm -f"),
     (r"\bHUP (?=INT)", ""),
     (r"\bINT (?=TERM)", ""),
-    (r" TERM$", ""),
+    (r" TERM (?=PIPE)", ""),
     (r"trap 'signal=\w+' \w+;? ?", ""),
     (r"signal=(?=HUP|INT|TERM)", "other="),
     (r"\$BASHPID", "$$"),
@@ -145,4 +145,5 @@ def test_every_mutant_is_noticed(tmp_path: Path) -> None:
             noticed[name] = by
         else:
             missed.append(name)
-    assert set(missed) == set(EQUIVALENT)
+    # Two of them show where a signal comes at the right moment, which is not forced.
+    assert set(missed) <= set(EQUIVALENT)
