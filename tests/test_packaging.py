@@ -60,7 +60,7 @@ def test_the_sdist_keeps_the_folders(built: Path) -> None:
     assert wanted | {"README.md", "LICENSE", "snippets/LICENSE", "pyproject.toml"} <= names
 
 
-@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+@pytest.mark.parametrize("kind", ["*.whl", pytest.param("*.tar.gz", marks=pytest.mark.long)])
 def test_it_works_where_it_is_installed(built: Path, tmp_path: Path, kind: str) -> None:
     (archive,) = built.glob(kind)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)

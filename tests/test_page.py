@@ -190,6 +190,7 @@ def test_the_same_input_gives_the_same_bytes_and_no_path_of_this_machine(tmp_pat
     assert b"ci/test/02_run_container.sh:" in pages[0]
 
 
+@pytest.mark.long
 def test_the_scenarios_show_the_calls_and_the_tree_and_are_the_same_on_every_run() -> None:
     needs("bwrap")
     done = [call(FIXTURES / "29.x", "patch", "--format", "html") for _ in range(2)]
