@@ -14,7 +14,7 @@ docker_build_cached() (
   new="$(mktemp --dry-run "${cache}~new.XXXXXXXXXX")" || exit
   # Remember a signal, so that the build ends before the cleanup. A closed pipe must not end it either.
   signal=""
-  trap 'signal=HUP' HUP; trap 'signal=INT' INT; trap 'signal=TERM' TERM; trap : PIPE
+  trap 'signal=HUP' HUP; trap 'signal=INT' INT; trap 'signal=TERM' TERM; trap '' PIPE
   "$@" --cache-from "type=local,src=${cache}" --cache-to "type=local,dest=${new},mode=max,ignore-error=true"
   status=$?
   # While another run reads the cache it can't be replaced. That run will do so.
@@ -27,7 +27,7 @@ docker_build_cached() (
   fi
   # Once more if a signal ended the first.
   rm -rf "$new" "${new}.old" || rm -rf "$new" "${new}.old"
-  trap - HUP INT TERM PIPE
+  trap - HUP INT TERM
   [ -z "$signal" ] || kill -s "$signal" "$BASHPID"
   exit "$status"
 )
