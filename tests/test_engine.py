@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +28,7 @@ BASE = os.environ.get("CI_PATCHER_BASE_IMAGE", "ci-base:latest")
 BRANCHES = ["25.x", "27.x", "28.x", "30.x", "master"]
 RECIPE = recipes.load("docker-build-cache", [recipes.bundled()])
 
-
-def on_an_engine(test: Callable[..., None]) -> Callable[..., None]:
-    """A test that uses the engine: one after another, since each compares all that the engine holds."""
-    marked: Callable[..., None] = pytest.mark.engine(pytest.mark.xdist_group("engine")(test))
-    return marked
+on_an_engine = pytest.mark.engine
 
 
 @pytest.fixture(scope="session")
