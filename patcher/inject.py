@@ -191,30 +191,38 @@ def _opens(line: str) -> bool:
 
 
 def _imports(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
-    """Lines for the modules that are not imported yet, each before the first that sorts behind it.
+    """Lines for the modules that are not imported yet.
 
     Raises RefusedError where the reverse could not tell later whether an import was there before.
     """
-    edits: list[Edit] = []
     for module in modules:
         users = _users(syntax, module)
         if bool(users) != (module in syntax.imports):
             what = "used here but not imported as a module at the top" if users else "imported and never used"
             at = users[0].offset if users else syntax.imports[module]
             raise RefusedError(f"{module} is {what}", where=syntax.script.where(at), hint="Mend that first.")
+    return import_edits(syntax, modules)
+
+
+def import_edits(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
+    """The lines that import what is missing of ``modules``, each where the file's order wants it.
+
+    That is before the first plain import of the top block that sorts behind it, else behind the last one; without a
+    plain import there, where the parser says that the top block ends.
+    """
     text = syntax.script.text
-    newline = "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
-    present = sorted(syntax.imports.items(), key=lambda item: item[1])
+    newline = "\r\n" if "\r\n" in text else "\n"
+    top = sorted((offset, name) for name, offset in syntax.imports.items() if offset < syntax.imports_end)
+    behind = syntax.imports_end
+    if top:
+        end = text.find("\n", top[-1][0])
+        behind = len(text) if end < 0 else end + 1
+    edits: list[Edit] = []
     for module in sorted(set(modules) - set(syntax.imports)):
-        later = next((offset for name, offset in present if name > module), None)
-        if later is not None:
-            at = max(text.rfind("\n", 0, later) + 1, _first(syntax))
-        elif present:
-            end = text.find("\n", present[-1][1])
-            at = len(text) if end < 0 else end + 1
-        else:
-            at = max(lead(text, syntax.statements[0].start), _first(syntax))
-        edits.append(Edit(at, at, f"import {module}{newline}", "an import"))
+        at = max(next((offset for offset, name in top if name > module), behind), _first(syntax))
+        open_line = at > _first(syntax) and text[at - 1] not in "\r\n"
+        line = f"{newline}import {module}" if open_line else f"import {module}{newline}"
+        edits.append(Edit(at, at, line, "an import"))
     return edits
 
 

@@ -123,8 +123,7 @@ class Command:
 class Syntax:
     """What a parser found in a script, in the terms that the later stages share for every language.
 
-    ``forwarders`` are the functions of the script that run their own arguments. ``line_joins`` are the
-    offsets of lines that begin inside a string or here-document, where nothing may be inserted.
+    ``forwarders`` are the functions of the script that run their own arguments.
     """
 
     script: Script

@@ -72,12 +72,11 @@ PYTHON_TEXT = """#!/usr/bin/env python3
 import fcntl, glob, os, shlex, signal, subprocess, sys, time
 
 
-def run(cmd, **kwargs):
-    kwargs.setdefault("check", True)
+def run(words, check=True, **options):
     try:
-        return subprocess.run(cmd, **kwargs)
-    except Exception as e:
-        sys.exit(str(e))
+        return subprocess.run(words, check=check, **options)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"{words[0]}: {error}")
 
 
 {block}def main():

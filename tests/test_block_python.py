@@ -18,12 +18,11 @@ SNIPPET = Path(__file__).parents[1] / "snippets" / "docker-build-cache"
 MODULES = ("contextlib", "fcntl", "glob", "os", "signal", "subprocess", "sys")
 HEAD = """
 
-def run(cmd, **kwargs):
-    kwargs.setdefault("check", True)
+def run(words, check=True, **options):
     try:
-        return subprocess.run(cmd, **kwargs)
-    except Exception as e:
-        sys.exit(str(e))
+        return subprocess.run(words, check=check, **options)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"{words[0]}: {error}")
 
 
 """

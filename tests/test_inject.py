@@ -9,7 +9,7 @@ import pytest
 from patcher import pipeline
 from patcher import recipe as recipes
 from patcher.errors import RefusedError
-from patcher.inject import lead
+from patcher.inject import import_edits, lead
 from patcher.model import Plan, Script, State
 from patcher.pipeline import parse
 
@@ -175,3 +175,26 @@ def test_the_lengths_that_the_contract_allows() -> None:
 )
 def test_comment_lines_stay_with_their_statement(text: str, start: int, expected: int) -> None:
     assert lead(text, start) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = 1\n", "import fcntl\nimport os\nx = 1\n"),
+        ("#!/usr/bin/env python3\n# Words.\n", "#!/usr/bin/env python3\n# Words.\nimport fcntl\nimport os\n"),
+        ('"""Words."""\n\nx = 1\n', '"""Words."""\n\nimport fcntl\nimport os\nx = 1\n'),
+        ("import os\nimport sys\n", "import fcntl\nimport os\nimport sys\n"),
+        ("import fcntl, os\n", "import fcntl, os\n"),
+        ("import a\nimport sys", "import a\nimport fcntl\nimport os\nimport sys"),
+        ("import a", "import a\nimport fcntl\nimport os"),
+        ("from x import y\nimport os.path\nz = 1\n", "from x import y\nimport fcntl\nimport os.path\nz = 1\n"),
+        ("import fcntl as f\r\nimport sys\r\n", "import fcntl as f\r\nimport fcntl\r\nimport os\r\nimport sys\r\n"),
+        (
+            "import json\n@x\ndef f(): import os\nimport zlib\n",
+            "import fcntl\nimport json\nimport os\n@x\ndef f(): import os\nimport zlib\n",
+        ),
+    ],
+)  # fmt: skip
+def test_import_edits(text: str, expected: str) -> None:
+    script = Script("x.py", text)
+    assert script.edited(import_edits(parse(script), ["os", "fcntl"])).text == expected

@@ -11,7 +11,7 @@ import pytest
 
 from patcher.errors import InputError
 from patcher.model import Script, Syntax
-from patcher.parse.python import import_edits, parse
+from patcher.parse.python import parse
 
 RUN = """\
 import os
@@ -196,28 +196,6 @@ def test_statements_and_names() -> None:
 def test_forwarders() -> None:
     text = RUN + "def again(c):\n    run(c)\ndef log(c):\n    print(c)\ndef main():\n    again(['x'])\n"
     assert read(text).forwarders == {"run", "again"}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("x = 1\n", "import fcntl\nimport os\nx = 1\n"),
-        ("#!/usr/bin/env python3\n# Words.\n", "#!/usr/bin/env python3\n# Words.\nimport fcntl\nimport os\n"),
-        ('"""Words."""\n\nx = 1\n', '"""Words."""\n\nimport fcntl\nimport os\nx = 1\n'),
-        ("import os\nimport sys\n", "import fcntl\nimport os\nimport sys\n"),
-        ("import fcntl, os\n", "import fcntl, os\n"),
-        ("import a\nimport sys", "import a\nimport fcntl\nimport os\nimport sys"),
-        ("import a", "import a\nimport fcntl\nimport os"),
-        ("from x import y\nimport os.path\nz = 1\n", "from x import y\nimport fcntl\nimport os.path\nz = 1\n"),
-        ("import fcntl as f\r\nimport sys\r\n", "import fcntl as f\r\nimport fcntl\r\nimport os\r\nimport sys\r\n"),
-        ("import json\n@x\ndef f(): import os\nimport zlib\n", "import fcntl\nimport json\nimport os\n@x\ndef f(): import os\nimport zlib\n"),
-    ],
-)  # fmt: skip
-def test_import_edits(text: str, expected: str) -> None:
-    edits = import_edits(read(text), ["os", "fcntl"])
-    for edit in sorted(edits, key=lambda edit: -edit.start):
-        text = text[: edit.start] + edit.text + text[edit.end :]
-    assert text == expected
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import libcst as cst
 from libcst._nodes.internal import CodegenState
 
 from patcher.errors import InputError
-from patcher.model import Command, Edit, Name, Script, Statement, Syntax, Word
+from patcher.model import Command, Name, Script, Statement, Syntax, Word
 
 # Values that a variable may have at one place. Beyond that a script is not understood better, only slower.
 _MOST_ALTERNATIVES = 8
@@ -292,23 +292,6 @@ def _not_python(script: Script, text: str, error: Exception) -> InputError:
         found = _PLACE.search(what)
         line, column = (int(found[1]), int(found[2]) + 1) if found else (1, 1)
     return InputError(f"not Python: {what}", where=f"{script.path}:{line}:{max(column, 1)}")
-
-
-def import_edits(syntax: Syntax, modules: Iterable[str]) -> tuple[Edit, ...]:
-    """The lines that import what is missing of ``modules``, each where the file's order wants it."""
-    text = syntax.script.text
-    places: dict[int, list[str]] = {}
-    for module in sorted({*modules} - {*syntax.imports}):
-        later = [offset for name, offset in syntax.imports.items() if name > module and offset < syntax.imports_end]
-        places.setdefault(min(later, default=syntax.imports_end), []).append(module)
-    edits = []
-    for offset, missing in places.items():
-        end_of_line = "\r\n" if "\r\n" in text else "\n"
-        lines = "".join(f"import {module}{end_of_line}" for module in missing)
-        if offset and text[offset - 1] not in "\r\n":
-            lines = end_of_line + lines.removesuffix(end_of_line)
-        edits.append(Edit(offset, offset, lines, "import what the block needs"))
-    return tuple(edits)
 
 
 def _forwards(function: _Function) -> bool:

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections import Counter
@@ -231,8 +230,3 @@ def _unencoded(script: Script) -> Counter[str]:
         for line in script.text.splitlines()
         if " open(" in line and "encoding=" not in line and not any(f'"{m}' in line for m in ("rb", "wb", "ab"))
     )
-
-
-def running() -> str:
-    """The running Python, for what depends on it."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
