@@ -48,9 +48,6 @@ class Version(Source):
     script: Script = _EMPTY
     blob: str = ""
 
-    def read(self, path: str) -> Script | None:
-        return self.script if path == self.script.path else None
-
 
 @dataclass(slots=True)
 class Tally:
@@ -94,7 +91,7 @@ def versions(repositories: Sequence[Path], paths: Sequence[str]) -> Iterator[Ver
             path, mode, commit = found[blob]
             script = Script(path, data.decode("utf8", "surrogateescape"), mode)
             name = f"{repository.parent.name if repository.name in {'repo', '.git'} else repository.name}@{commit[:12]}"
-            yield Version(name, repository, only=path, script=script, blob=blob)
+            yield Version(name, repository, only=path, held={path: script}, script=script, blob=blob)
 
 
 def _blobs(repository: Path, blobs: Iterable[str]) -> Iterator[tuple[str, bytes]]:
