@@ -169,7 +169,7 @@ CANNOT_RUN = {
 @needs_sandbox
 @pytest.mark.parametrize(("head", "said"), CANNOT_RUN.values(), ids=CANNOT_RUN)
 def test_where_the_original_cannot_run_nothing_is_judged(tmp_path: Path, head: str, said: str) -> None:
-    text = (RECIPE / "scenarios.toml").read_text().replace('root = "{H}"', 'root = "{H}"\nseconds = 2')
+    text = (RECIPE / "scenarios.toml").read_text().replace('root = "{H}"', 'root = "{H}"\nseconds = 1')
     (tmp_path / "scenarios.toml").write_text(text)
     (tmp_path / "programs").symlink_to(RECIPE / "programs")
     scenarios = behaviour.load_scenarios(tmp_path, "docker-build-cache")

@@ -279,7 +279,8 @@ class Opened:
         log = self.browser.get_log("performance")  # type: ignore[no-untyped-call]
         events = [json.loads(entry["message"])["message"] for entry in log]
         sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        return said, [one["request"]["url"] for one in sent]
+        # The page of a new tab, with which Chromium starts, may still be loading.
+        return said, [one["request"]["url"] for one in sent if not one["documentURL"].startswith("chrome")]
 
     def is_quiet(self) -> None:
         said, urls = self.logs()

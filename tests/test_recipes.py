@@ -6,6 +6,7 @@ import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from patcher import recipe as recipes
 from patcher.cli import main
 from patcher.errors import RefusedError, UsageError
 from patcher.model import Change, Foreign, Option, Plan, Recipe, Script, State, Verdict
-from patcher.pipeline import parse
 from patcher.review import sandbox, scenarios, static
 from tests.conftest import FIXTURES
 from tests.test_snapshots import ARGUMENTS, PatchFile
@@ -27,6 +27,7 @@ TREES = sorted(path.name for path in FIXTURES.iterdir() if path.is_dir())
 ON = {"docker-build-cache": ["27.x"]}  # tests/test_behaviour.py and tests/test_exhaustive.py run it on more
 LINTED = {"25.x", "29.x", "master"}  # a linter takes its time: where more than one recipe is looked at, on these
 REFUSED = {"no-build", "two-builds"}
+parse = cache(pipeline.parse)  # the same texts come again and again
 
 
 def planned(recipe: Recipe, script: Script) -> Plan:
@@ -57,7 +58,7 @@ def test_a_fixture_is_patched_or_refused(name: str, tree_name: str) -> None:
             assert finding.verdict is not Verdict.BROKEN, finding
 
 
-@pytest.mark.parametrize(("name", "tree_name"), itertools.product(BUNDLED.keys() - {"docker-build-cache"}, TREES))
+@pytest.mark.parametrize(("name", "tree_name"), [(n, t) for n in BUNDLED if n != "docker-build-cache" for t in TREES])
 def test_the_patch(name: str, tree_name: str, snapshot: SnapshotAssertion) -> None:
     if tree_name not in REFUSED:
         arguments = ["patch", *ARGUMENTS, "--recipe", name, str(FIXTURES / tree_name)]
