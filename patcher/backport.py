@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache, partial
-from importlib import import_module
 
 from patcher import pipeline, sources
 from patcher.errors import CiPatcherError, InputError, UsageError
@@ -137,13 +136,11 @@ def run(
     pool: ProcessPoolExecutor | None = None
     folder = tempfile.TemporaryDirectory(prefix="ci-patcher-", ignore_cleanup_errors=True)
     if workers > 1:
-        # Processes, since most of the time is Python's own where the linters and scenarios are left out. The parsers
-        # are imported once, before the fork, and the fork comes before a progress bar starts its thread.
-        scripts = [held[name].held[path] for name in first.values() for path in recipe.files]
-        for language in {script.language for script in scripts if isinstance(script, Script)}:
-            import_module(f"patcher.parse.{language}")
+        # Processes, since most of the time is Python's own where the linters and scenarios are left out. The fork
+        # comes before a progress bar starts its thread.
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _worker, (folder.name,))
-    for name in first.values():
+    # Each process imports a parser when it first needs it: scripts of one language stand side by side.
+    for name in sorted(first.values(), key=lambda name: _languages(held[name], recipe)):
         call = partial(_one, held[name], recipe, values, reverse, verify, max(1, processors // max(1, workers)))
         made[name] = pool.submit(call).result if pool else cache(call)
     return _outcomes(targets, held, leads, made, strict, pool, folder)
@@ -232,6 +229,11 @@ def _same(source: Source, recipe: Recipe) -> object:
     foreign = [form for form in recipe.replaces if any(name in text for name in form.variables for text in texts)]
     scripts += [source.held[path] for form in foreign for path in form.files]
     return tuple(str(script) if isinstance(script, InputError) else script for script in scripts)
+
+
+def _languages(source: Source, recipe: Recipe) -> list[str]:
+    scripts = [source.held[path] for path in recipe.files]
+    return sorted({script.language for script in scripts if isinstance(script, Script)})
 
 
 def _unknown(target: Target) -> InputError:

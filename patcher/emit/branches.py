@@ -1,17 +1,17 @@
 """``--branch``: commits on top of the real ones, and their branches, in the repository itself.
 
-The objects are made here and written by ``git hash-object``; until ``git update-ref`` has created all branches
-in one transaction, nothing refers to them.
+``git hash-object`` writes the objects; until ``git update-ref`` has created all branches in one transaction,
+nothing refers to them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patcher.emit.git import Pair
+from patcher.emit.objects import Made
 from patcher.errors import InputError, UsageError
 from patcher.model import Commit
 from patcher.sources import Objects, git
@@ -24,21 +24,21 @@ class Commits:
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
-        self.made: dict[str, tuple[str, bytes]] = {}
+        self.made: Made | None = None
 
     def add(self, base: Commit, pairs: Sequence[Pair], message: str, author: str, date: str) -> str:
         """The hash of the commit that changes these files of its base. Raises InputError where a tree of the
         base is not in this clone."""
+        made = self.made = self.made or Made(sha256=len(base.name) == 64)
         tree = base.tree
         for _, new in pairs:
-            tree = self._spliced(tree, new.path.split("/"), self._hash("blob", new.data, base), base)
-        text = f"tree {tree}\nparent {base.name}\nauthor {author} {date}\ncommitter {author} {date}\n\n{message}"
-        return self._hash("commit", text.encode("utf8", "surrogateescape"), base)
+            tree = self._spliced(made, tree, new.path.split("/"), made.add("blob", new.data))
+        return made.commit(tree, (base.name,), f"{author} {date}", message)
 
-    def _spliced(self, tree: str, path: Sequence[str], blob: str, base: Commit) -> str:
+    def _spliced(self, made: Made, tree: str, path: Sequence[str], blob: str) -> str:
         """The hash of a tree in which the file at a path is another; modes stay."""
-        if tree in self.made:
-            content: bytes | None = self.made[tree][1]
+        if tree in made.made:
+            content: bytes | None = made.made[tree][1]
         else:
             found = self.objects.get(tree)
             content = found[2] if found else None
@@ -46,23 +46,17 @@ class Commits:
             raise InputError(f"the tree {tree} is not in this clone", hint="Use a full clone for --branch.")
         name = path[0].encode("utf8", "surrogateescape")
         end = content.index(b" " + name + b"\0") + len(name) + 2
-        width = len(base.name) // 2
+        width = len(tree) // 2
         old = content[end : end + width].hex()
-        new = self._spliced(old, path[1:], blob, base) if path[1:] else blob
-        return self._hash("tree", content[:end] + bytes.fromhex(new) + content[end + width :], base)
-
-    def _hash(self, kind: str, content: bytes, base: Commit) -> str:
-        make = hashlib.sha256 if len(base.name) == 64 else hashlib.sha1
-        name = make(b"%b %d\0%b" % (kind.encode(), len(content), content)).hexdigest()
-        self.made[name] = kind, content
-        return name
+        new = self._spliced(made, old, path[1:], blob) if path[1:] else blob
+        return made.add("tree", content[:end] + bytes.fromhex(new) + content[end + width :])
 
     def write(self) -> None:
         """Write all objects that were made. Raises InputError where git cannot."""
         with tempfile.TemporaryDirectory(prefix="ci-patcher-") as folder:
             for kind in _KINDS:
                 paths: list[str] = []
-                for name, (its_kind, content) in self.made.items():
+                for name, (its_kind, content) in self.made.made.items() if self.made else ():
                     if its_kind == kind:
                         paths.append(f"{folder}/{name}")
                         Path(paths[-1]).write_bytes(content)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from patcher.emit.objects import Made
 from patcher.errors import InputError
 from patcher.model import Recipe, Script
 
@@ -83,8 +84,7 @@ def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Seq
     (``SECONDS ZONE``), the lines ``below`` stand under the ``---`` line, where ``git am`` drops them."""
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
         folder = Path(name)
-        _repository(folder)
-        _git(folder, ["fast-import", "--quiet", "--date-format=raw"], _stream(pairs, message, author, date))
+        _repository(folder, pairs, f"{author} {date}", message)
         arguments = ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, "refs/heads/patch"]
         made = _git(folder, arguments)
     head, found, tail = made.partition(b"\n---\n")
@@ -100,29 +100,18 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _repository(folder: Path) -> None:
-    """What `git init` would make, without templates and without a process."""
-    (folder / ".git" / "objects").mkdir(parents=True)
-    (folder / ".git" / "refs").mkdir()
+def _repository(folder: Path, pairs: Sequence[Pair], who: str, message: str) -> None:
+    """What `git init` would make, without templates and without a process, and in it a branch ``patch`` of two
+    commits: the files as they are, then as they shall be."""
+    objects = Made()
+    base = objects.commit(objects.tree({old.path: old for old, _ in pairs}), (), who, "base")
+    tip = objects.commit(objects.tree({new.path: new for _, new in pairs}), (base,), who, message)
+    heads = folder / ".git" / "refs" / "heads"
+    heads.mkdir(parents=True)
+    (heads / "patch").write_text(tip + "\n", encoding="ascii")
     (folder / ".git" / "HEAD").write_text("ref: refs/heads/patch\n", encoding="ascii")
-
-
-def _stream(pairs: Sequence[Pair], message: str, author: str, date: str) -> bytes:
-    """Two commits for git fast-import: the files as they are, then as they shall be."""
-    who = f"{author} {date}".encode("utf8", "surrogateescape")
-    parts: list[bytes] = []
-    for subject, scripts in (("base", [old for old, _ in pairs]), (message, [new for _, new in pairs])):
-        text = subject.encode("utf8", "surrogateescape")
-        parts.append(b"commit refs/heads/patch\nauthor %b\ncommitter %b\ndata %d\n%b\n" % (who, who, len(text), text))
-        for script in scripts:
-            parts.append(b"M %b inline %b\n" % (script.mode.encode(), _quoted(script.path)))
-            parts.append(b"data %d\n%b\n" % (len(script.data), script.data))
-    return b"".join(parts)
-
-
-def _quoted(path: str) -> bytes:
-    raw = path.encode("utf8", "surrogateescape")
-    return b'"' + b"".join(b"\\%03o" % c if c < 32 or c in b'"\\' else bytes((c,)) for c in raw) + b'"'
+    (folder / ".git" / "objects").mkdir()
+    objects.write(folder / ".git" / "objects")
 
 
 def refused(pairs: Sequence[Pair], patch: bytes) -> str:

@@ -50,15 +50,14 @@ def parses(result: Script, language: str) -> Finding:
     bash = shutil.which("bash")
     if bash is None:
         return _not_run("parses", "bash is missing")
-    # bash takes no CR LF, upstream's editors may: whoever runs such a file has the CRs taken out first.
-    done = subprocess.run(
-        [bash, "--norc", "-n"],
-        input=result.data.replace(b"\r\n", b"\n"),
-        capture_output=True,
-        check=False,
-        env={"LC_ALL": "C"},
-        timeout=_SECONDS,
-    )
+    # In a file, since bash reads a pipe byte by byte.
+    with tempfile.TemporaryFile(prefix="ci-patcher-") as file:
+        # bash takes no CR LF, upstream's editors may: whoever runs such a file has the CRs taken out first.
+        file.write(result.data.replace(b"\r\n", b"\n"))
+        file.seek(0)
+        done = subprocess.run(
+            [bash, "--norc", "-n"], stdin=file, capture_output=True, check=False, env={"LC_ALL": "C"}, timeout=_SECONDS
+        )
     problem = done.stderr.decode("utf8", "replace").strip().splitlines()
     return _finding("parses", problem[0] if done.returncode and problem else "", "bash -n")
 
