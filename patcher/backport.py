@@ -242,20 +242,3 @@ def _unknown(target: Target) -> InputError:
         "no branch or tag matches" if glob else "no such branch, tag or revision here",
         hint="`git branch --all` and `git tag` list what there is; nothing is fetched.",
     )
-
-
-def known_commits(objects: Objects, hashes: Sequence[str]) -> None:
-    """Check that the repository has these commits, where it can be told: a shallow or a partial clone does not
-    have them all. Raises UsageError for one that is missing."""
-    missing = [name for name in hashes if objects.commit(name) is None]
-    if not missing:
-        return
-    shallow = sources.git(objects.repository, ["rev-parse", "--is-shallow-repository"], check=False).stdout
-    promises = r"^(remote\..*\.promisor|extensions\.partialclone)$"
-    partial = sources.git(objects.repository, ["config", "--get-regexp", promises], check=False).stdout
-    if shallow.strip() == b"false" and not partial.strip():
-        raise UsageError(
-            f"--rebased-from {missing[0]}: this repository has no such commit",
-            where=str(objects.repository),
-            hint="Fetch it first, or leave the trailer out: it is for readers who look the commit up.",
-        )

@@ -286,6 +286,23 @@ class Objects:
             return error
 
 
+def known_commits(objects: Objects, hashes: Sequence[str]) -> None:
+    """Check that the repository has these commits, where it can be told: a shallow or a partial clone does not
+    have them all. Raises UsageError for one that is missing."""
+    missing = [name for name in hashes if objects.commit(name) is None]
+    if not missing:
+        return
+    shallow = git(objects.repository, ["rev-parse", "--is-shallow-repository"], check=False).stdout
+    promises = r"^(remote\..*\.promisor|extensions\.partialclone)$"
+    partial = git(objects.repository, ["config", "--get-regexp", promises], check=False).stdout
+    if shallow.strip() == b"false" and not partial.strip():
+        raise UsageError(
+            f"--rebased-from {missing[0]}: this repository has no such commit",
+            where=str(objects.repository),
+            hint="Fetch it first, or leave the trailer out: it is for readers who look the commit up.",
+        )
+
+
 def _entries(data: bytes, width: int) -> dict[str, tuple[str, str]]:
     entries: dict[str, tuple[str, str]] = {}
     at = 0

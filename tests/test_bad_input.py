@@ -140,6 +140,9 @@ OF_PATCH = [
     Row("an author of two lines", plain("--author", "A\nFrom: <a@b>"), 2, "--author A"),
     Row("a pull request without #", plain("--github-pull", "31545"), 2, "--github-pull 31545"),
     Row("a short hash", plain("--rebased-from", "e87429a2d0"), 2, "--rebased-from e87429a2d0: a full hash"),
+    Row(
+        "a commit that is not here", revision("clone", "--rebased-from", "e" * 40), 2, "{root}/clone: --rebased-from e"
+    ),
     Row("an mbox without an author", plain("--format", "mbox"), 2, "an mbox needs an author and a date,"),
     Row("a signature of nobody", plain("--signoff"), 2, "--signoff needs an author"),
     Row("-o onto a file", plain("-o", SCRIPT), 2, SCRIPT + ": -o names a file"),

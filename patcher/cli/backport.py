@@ -153,7 +153,7 @@ def _backport(
             form = "mbox" if author else "diff"
             if form == "diff":
                 click.echo("--format diff, since the author of a commit is unknown: --author", err=True)
-        core.known_commits(objects, rebased_from)
+        sources.known_commits(objects, rebased_from)
         targets = core.select(objects, names)
         to_stdout = not (output or prefix or pr_body or as_json)
         if to_stdout and form == "diff" and len(targets) > 1:

@@ -78,6 +78,9 @@ def patch(
     if form in {None, "mbox"} or signoff:  # git is asked only where its answer counts
         author, date = sources.identity(source, author, date)
     trailers = trailers_of(github_pull, rebased_from, signoff, author)
+    if rebased_from and source.repository:
+        with sources.Objects(source.repository) as objects:
+            sources.known_commits(objects, rebased_from)
     if output:
         must_be_a_folder(output)
     missing = " and ".join(name for name, known in (("author", author), ("date", date)) if not known)
