@@ -91,7 +91,8 @@ def versions(repositories: Sequence[Path], paths: Sequence[str]) -> Iterator[Ver
             path, mode, commit = found[blob]
             script = Script(path, data.decode("utf8", "surrogateescape"), mode)
             name = f"{repository.parent.name if repository.name in {'repo', '.git'} else repository.name}@{commit[:12]}"
-            yield Version(name, repository, only=path, held={path: script}, script=script, blob=blob)
+            held = {path: script}
+            yield Version(name, repository, repository, commit, only=path, held=held, script=script, blob=blob)
 
 
 def _blobs(repository: Path, blobs: Iterable[str]) -> Iterator[tuple[str, bytes]]:
@@ -313,7 +314,7 @@ def lint(version: Version, done: Patch, tally: Tally) -> None:
 
 def verify(version: Version, done: Patch, tally: Tally) -> None:
     """What the contract's scenarios say of a result."""
-    findings = pipeline.scenarios(done.plan, done.recipe, done.values, result=done.pairs[0][1])
+    findings = pipeline.scenarios(done.source, done.plan, done.recipe, done.values, result=done.pairs[0][1])
     for verdict in Verdict:
         tally.counts[f"scenarios: {verdict}"][version.script.path] += sum(f.verdict is verdict for f in findings)
     bad: dict[tuple[Verdict, str], list[Finding]] = {}

@@ -31,11 +31,12 @@ def main(names: list[str]) -> None:
     values = recipe.values({})
     print(f"{'tree':<24} {'scenarios':>9} {'held':>5} {'wall s':>7} {'peer s':>7} {'ratio':>6}")
     for name in names:
-        plan = pipeline.examine(sources.tree(Path(name)), recipe, values)
+        source = sources.tree(Path(name))
+        plan = pipeline.examine(source, recipe, values)
         ours, peers = [], []
         for _ in range(RUNS):
             start = time.monotonic()
-            findings = pipeline.scenarios(plan, recipe, values, result=plan.result)
+            findings = pipeline.scenarios(source, plan, recipe, values, result=plan.result)
             ours.append(time.monotonic() - start)
             start = time.monotonic()
             for _ in findings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +113,7 @@ def change(
     findings = _static(done, result, reverse, verify)
     notes = [] if verify else ["--no-verify: the linters and the scenarios were not run"]
     if verify and not reverse and all(finding.verdict is not Verdict.BROKEN for finding in findings):
-        findings += scenarios(found, recipe, values, result=result, jobs=jobs, progress=progress)
+        findings += scenarios(source, found, recipe, values, result=result, jobs=jobs, progress=progress)
     return replace(done, findings=tuple(findings), notes=tuple(notes))
 
 
@@ -171,6 +172,7 @@ def _builds(done: Patch) -> list[int]:
 
 
 def scenarios(
+    source: Source,
     found: Plan,
     recipe: Recipe,
     values: Mapping[str, str],
@@ -196,12 +198,26 @@ def scenarios(
             found.reference,
             result or found.script,
             options=values,
+            companions=_named(source, found.script),
             exhaustive=exhaustive,
             keep=keep,
             jobs=jobs,
             progress=progress,
         )
     )
+
+
+def _named(source: Source, script: Script) -> dict[str, Script]:
+    """The other files of the tree's CI that a script names and may want to find there."""
+    named: dict[str, Script] = {}
+    for path in sorted({match[0] for match in re.finditer(r"\bci/[\w./-]*\w", script.text)} - {script.path}):
+        try:
+            companion = sources.read(source, path)
+        except InputError:
+            continue
+        if companion is not None:
+            named[path] = companion
+    return named
 
 
 def contract(recipe: Recipe) -> dict[int, str]:

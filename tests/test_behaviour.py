@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from patcher import pipeline, recipe, sources
 from patcher.errors import UsageError
 from patcher.model import Finding, Script, Verdict
 from patcher.review import behaviour, sandbox
@@ -196,6 +197,19 @@ def test_companions_are_there(scenarios: Scenarios) -> None:
     arguments = (only(scenarios, 3), plain(head=head), patched(head=head))
     assert broken(behaviour.run(*arguments, options={}, companions=other)) == {}
     assert {f.verdict for f in behaviour.run(*arguments, options={})} == {Verdict.NOT_RUN}
+
+
+@needs_sandbox
+def test_a_tree_s_own_files_and_variables_do_not_stop_the_scenarios(tmp_path: Path) -> None:
+    head = "#!/usr/bin/env bash\nset -o errexit -o nounset\nsource ci/test/own.sh\n"
+    (tmp_path / "ci" / "test").mkdir(parents=True)
+    (tmp_path / "ci" / "test" / "own.sh").write_text(': "$FORK_OPTIONS"\n')
+    (tmp_path / EXECUTED).write_text(head + ': "$FORK_NAME"\n' + BUILD.format(wrap="", retry="") + TAIL)
+    source = sources.tree(tmp_path)
+    network = recipe.load("docker-build-network", [recipe.bundled()])
+    plan = pipeline.examine(source, network, {})
+    findings = pipeline.scenarios(source, plan, network, {}, result=plan.result)
+    assert {finding.verdict for finding in findings} == {Verdict.HELD}
 
 
 @needs_sandbox

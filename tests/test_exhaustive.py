@@ -73,6 +73,7 @@ def test_a_block_that_cleans_up_only_when_all_goes_well_is_caught() -> None:
 def test_every_row_on_the_odd_shapes(name: str) -> None:
     """What forks have around the build: a retry of their own, functions in a child shell, stderr in a pipe."""
     recipe = recipes.read(RECIPE)
-    plan = pipeline.examine(sources.tree(FIXTURES / name), recipe, recipe.values({}))
-    findings = pipeline.scenarios(plan, recipe, recipe.values({}), result=plan.result)
+    source = sources.tree(FIXTURES / name)
+    plan = pipeline.examine(source, recipe, recipe.values({}))
+    findings = pipeline.scenarios(source, plan, recipe, recipe.values({}), result=plan.result)
     assert [f"{f.row} {f.check}: {f.detail}" for f in findings if f.verdict is not Verdict.HELD] == []

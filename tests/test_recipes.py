@@ -72,7 +72,9 @@ def test_the_patch(name: str, tree_name: str, snapshot: SnapshotAssertion) -> No
 def test_the_scenarios_hold(name: str, tree_name: str) -> None:
     recipe = BUNDLED[name]
     done = found(tree_name, recipe)
-    findings = pipeline.scenarios(done, recipe, recipe.values({}), result=done.result)
+    findings = pipeline.scenarios(
+        sources.tree(FIXTURES / tree_name), done, recipe, recipe.values({}), result=done.result
+    )
     assert findings
     assert [finding for finding in findings if finding.verdict is not Verdict.HELD] == []
 
@@ -109,7 +111,8 @@ def test_the_scenarios_of_each_hold_beside_the_other(tree_name: str, first: str,
     both = planned(BUNDLED[second], found(tree_name, BUNDLED[first]).result)
     for name in (first, second):
         recipe = BUNDLED[name]
-        findings = pipeline.scenarios(planned(recipe, both.result), recipe, recipe.values({}))
+        done = planned(recipe, both.result)
+        findings = pipeline.scenarios(sources.tree(FIXTURES / tree_name), done, recipe, recipe.values({}))
         assert [finding for finding in findings if finding.verdict is not Verdict.HELD] == []
 
 

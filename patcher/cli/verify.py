@@ -71,7 +71,7 @@ def verify(
         raise UsageError("--base-image is for --engine docker")
     else:
         findings = pipeline.scenarios(
-            plan, recipe, plan.values or values, exhaustive=exhaustive, keep=keep, progress=progress()
+            source, plan, recipe, plan.values or values, exhaustive=exhaustive, keep=keep, progress=progress()
         )
     if as_json:
         click.echo(json.dumps([report.findings(finding) for finding in findings], indent=2))

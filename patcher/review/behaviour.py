@@ -65,7 +65,8 @@ def run(
 ) -> tuple[Finding, ...]:
     """Puts ``patched`` through the scenarios, with ``original`` as the reference, and returns one finding for each.
 
-    ``options`` are the recipe's as chosen; ``companions`` are other files of the tree, by path. ``exhaustive`` adds
+    ``options`` are the recipe's as chosen; ``companions`` are other files of the tree, by path, for where the
+    scenarios have none of their own. ``exhaustive`` adds
     a finding for each signal at every point inside the block. ``jobs`` sandboxes run at once (by default
     two more than there are processors: each waits at times).
     ``keep`` is a directory that gets every scenario's files. ``progress`` is called with the number done and the
@@ -80,6 +81,9 @@ def run(
     unpatched = Scenario("", 0, before=scenarios.before)
     failing = replace(unpatched, plan=scenarios.failing)
     plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
+    if _cannot_run(plain):  # under `set -u` a fork's own variables may be missing
+        stage.define_all()
+        plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
     if why := _cannot_run(plain):
         return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
     judge = Judge(stage, plain, failed)

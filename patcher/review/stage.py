@@ -129,7 +129,8 @@ class Stage:
         companions: Mapping[str, Script],
         keep: Path | None,
     ) -> None:
-        self.scenarios, self.original, self.patched, self.companions = scenarios, original, patched, companions
+        self.scenarios, self.original, self.patched = scenarios, original, patched
+        self.companions = {path: one for path, one in companions.items() if path not in scenarios.tree}
         self.language = language(patched)
         self.keep = keep
         self.conditions = {}
@@ -144,6 +145,12 @@ class Stage:
         added = "\n".join(patched.text.splitlines()[n - 1] for n in added_lines(original.text, patched.text))
         self.poison = {name: f"{HOME}/survivors/{name}" for name in re.findall(r"\b[A-Za-z_]\w*\b", added)}
         self.define = dict.fromkeys(_names(original.text), "")
+        self.always_define = False
+
+    def define_all(self) -> None:
+        """From now on every name that the script or a companion reads is defined, empty, in all scenarios."""
+        self.define |= dict.fromkeys((name for one in self.companions.values() for name in _names(one.text)), "")
+        self.always_define = True
 
     def words(self, scenario: Scenario, script: Script) -> dict[str, str]:
         words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{script.path}"}
@@ -164,7 +171,10 @@ class Stage:
         environment.update(self.scenarios.environment)
         files: list[list[str]] = []
         taken = {*environment, *scenario.environment}
-        extra = {**(self.poison if scenario.poison else {}), **(self.define if scenario.define else {})}
+        extra = {
+            **(self.poison if scenario.poison else {}),
+            **(self.define if scenario.define or self.always_define else {}),
+        }
         for name, value in extra.items():
             if name not in taken and not _SPARED.fullmatch(name):
                 environment[name] = value
