@@ -198,7 +198,7 @@ def scenarios(
             found.reference,
             result or found.script,
             options=values,
-            companions=_named(source, found.script),
+            companions=named(source, found.script),
             exhaustive=exhaustive,
             keep=keep,
             jobs=jobs,
@@ -207,7 +207,7 @@ def scenarios(
     )
 
 
-def _named(source: Source, script: Script) -> dict[str, Script]:
+def named(source: Source, script: Script) -> dict[str, Script]:
     """The other files of the tree's CI that a script names and may want to find there."""
     named: dict[str, Script] = {}
     for path in sorted({match[0] for match in re.finditer(r"\bci/[\w./-]*\w", script.text)} - {script.path}):

@@ -15,7 +15,7 @@ from patcher.cli import terminal
 from patcher.cli.common import on_a_tree, recipe_of, source_of
 from patcher.emit import report
 from patcher.errors import UsageError
-from patcher.model import Finding, Plan, Recipe, Verdict
+from patcher.model import Finding, Plan, Recipe, Script, Verdict
 
 _VERDICT = r"^ *\d+  .*?  ((?P<good>held)|(?P<bad>broken)|(?P<odd>not run))(?=  |$)"
 
@@ -66,7 +66,8 @@ def verify(
     recipe, values = recipe_of(recipe_name, settings, folders)
     plan = pipeline.examine(source, recipe, values)
     if engine_name == "docker":
-        findings = _on_docker(plan, recipe, plan.values or values, base_image, exhaustive, keep, as_json)
+        companions = pipeline.named(source, plan.script)
+        findings = _on_docker(plan, recipe, plan.values or values, companions, base_image, exhaustive, keep, as_json)
     elif base_image:
         raise UsageError("--base-image is for --engine docker")
     else:
@@ -87,6 +88,7 @@ def _on_docker(
     plan: Plan,
     recipe: Recipe,
     values: Mapping[str, str],
+    companions: Mapping[str, Script],
     base_image: str | None,
     exhaustive: bool,
     keep: Path | None,
@@ -118,6 +120,7 @@ def _on_docker(
             found,
             base_image,
             options=values,
+            companions=companions,
             keep=keep,
             progress=progress(),
         )

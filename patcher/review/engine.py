@@ -639,6 +639,7 @@ def run(
     base: str,
     *,
     options: Mapping[str, str],
+    companions: Mapping[str, Script] = {},
     jobs: int | None = None,
     keep: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -646,8 +647,9 @@ def run(
     """Puts ``patched`` through the scenarios on a real engine and returns one finding for each.
 
     ``base`` is the image that the miniature image is built from; it has sh, head and sleep, and the engine has it
-    already. ``keep`` is a directory that gets every scenario's files. Raises UsageError where the engine or the
-    image can't be used. Whatever happens, KeyboardInterrupt included, what was made in the engine is removed.
+    already. ``companions`` are other files of the tree, by path. ``keep`` is a directory that gets every
+    scenario's files. Raises UsageError where the engine or the image can't be used. Whatever happens,
+    KeyboardInterrupt included, what was made in the engine is removed.
     """
     every = (UNSET, COLD, WARM, SPACE, *CASES)
     why = sandbox.missing() or ("" if engine.exports else "this engine can't export local caches")
@@ -660,7 +662,7 @@ def run(
     engines = [name for name, program in scenarios.programs.items() if "lib/stub.sh" in program]
     # Without the wrappers that hold a run at its renames: here nothing stands between the block and the system.
     real = replace(scenarios, programs={**scenarios.programs, **dict.fromkeys(engines, text)}, wrap={})
-    stage = Stage(real, original, patched, options, {}, None)
+    stage = Stage(real, original, patched, options, companions, None)
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as temporary:
         bench = _Bench(stage, engine, base, keep or Path(temporary))
         findings: list[Finding] = []
