@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 
 from patcher import pipeline, sources
 from patcher.errors import CiPatcherError, InputError, UsageError
@@ -22,8 +23,6 @@ from patcher.model import Outcome, Patch, Recipe, Result, Script, Source, Target
 from patcher.sources import Objects
 
 _RELEASE = re.compile(r"[0-9]+\.x")
-# Where a clone of a fork has both, upstream's branches are the ones to which a change is backported.
-_REMOTES = ("upstream", "origin")
 
 
 def status(outcomes: Sequence[Outcome]) -> int:
@@ -84,7 +83,7 @@ def _by_name(symrefs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]
         {ref.removeprefix(prefix): ref for ref, symref in symrefs.items() if ref.startswith(prefix) and not symref}
         for prefix in ("refs/heads/", "refs/remotes/", "refs/tags/")
     )
-    order = {remote: index for index, remote in enumerate(_REMOTES)}
+    order = {remote: index for index, remote in enumerate(sources.REMOTES)}
     for name in sorted(remotes, key=lambda name: (order.get(name.split("/")[0], len(order)), name)):
         branches.setdefault(name.partition("/")[2], remotes[name])
     return branches, remotes, tags
@@ -92,7 +91,7 @@ def _by_name(symrefs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]
 
 def _default(symrefs: Mapping[str, str], branches: Mapping[str, str]) -> list[str]:
     releases = sorted((name for name in branches if _RELEASE.fullmatch(name)), key=_natural)
-    heads = [symrefs.get(f"refs/remotes/{remote}/HEAD", "") for remote in _REMOTES]
+    heads = [symrefs.get(f"refs/remotes/{remote}/HEAD", "") for remote in sources.REMOTES]
     named = [head.removeprefix("refs/remotes/").partition("/")[2] for head in heads if head]
     default = [name for name in (*named, "master", "main") if name in branches]
     return [*releases, *default[:1]]
@@ -189,6 +188,8 @@ def _worker(folder: str) -> None:
         os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     tempfile.tempdir = folder
     threading.Thread(target=follow, daemon=True).start()
 
@@ -237,6 +238,8 @@ def _languages(source: Source, recipe: Recipe) -> list[str]:
 
 
 def _unknown(target: Target) -> InputError:
+    if Path(target.name).is_dir():
+        return InputError("a folder, not a branch", hint=f"Is it the clone? ci-patcher backport --repo {target.name}")
     glob = re.search(r"[*?\[]", target.name)
     return InputError(
         "no branch or tag matches" if glob else "no such branch, tag or revision here",

@@ -197,13 +197,14 @@ class Option:
 
     ``parts`` are the words of ``form`` that stand for something, each with a regular expression of what; the
     same words stand in ``snippets``, the lines that such a value adds in each language, at the line
-    ``# option: NAME`` of the block.
+    ``# option: NAME`` of the block. ``body`` is what the commit message says of such a value.
     """
 
     name: str
     default: str
     help: str
     form: str
+    body: str
     parts: Mapping[str, str]
     snippets: Mapping[str, tuple[str, ...]]
 
@@ -218,9 +219,15 @@ class Option:
 
     def fill(self, line: str, parts: Mapping[str, str]) -> str:
         """A line of a snippet with the parts of a value in it."""
-        for part, value in parts.items():
-            line = line.replace(part, value)
-        return line
+        if not parts:
+            return line
+        # In one pass: a value may hold another part's word.
+        return re.sub("|".join(map(re.escape, parts)), lambda match: parts[match[0]], line)
+
+    def says(self, value: str) -> str:
+        """What the commit message says of a value, empty for the default."""
+        parts = self.split(value) if value != self.default else None
+        return self.fill(self.body, parts) if parts else ""
 
     def _pattern(self, text: str, prefix: str, taken: set[str]) -> str:
         """A regular expression for a text in which the parts' words stand for any of their values."""
@@ -323,7 +330,8 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A change as data: where, what, the commit message, the options.
+    """A change as data: where, what, the commit message, the options. ``update`` is the subject where an earlier
+    form of the change is replaced.
 
     ``older`` holds, for each release whose text differs, the changes and options of that release.
     ``seen`` are regular expressions: text in the build's statement that belongs to a block of an unknown form.
@@ -335,6 +343,7 @@ class Recipe:
     anchor: str
     files: tuple[str, ...]
     subject: str
+    update: str
     body: str
     defines: str
     hook: str
@@ -343,7 +352,6 @@ class Recipe:
     replaces: tuple[Foreign, ...]
     seen: tuple[re.Pattern[str], ...]
     advice: Mapping[str, tuple[str, ...]]
-    reviewers: tuple[str, ...]
     older: tuple[tuple[Mapping[str, Change], Mapping[str, Option]], ...] = field(default=())
 
     def values(self, chosen: Mapping[str, str]) -> dict[str, str]:

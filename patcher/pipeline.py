@@ -59,13 +59,12 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
         except NoBuildError:
             continue
     if not plans:
-        looked = ", ".join(seen) if seen else "none of " + ", ".join(recipe.files)
+        looked = f"Looked at: {', '.join(seen)}." if seen else f"There is no {' and no '.join(recipe.files)}."
         raise NoBuildError(
             "no image build found",
             where=source.name,
-            hint=f"Looked at: {looked}."
-            + ("" if seen else " Name the root of the source tree, the script itself, or a revision with --rev.")
-            + (" Nothing to patch here: before 2023-01 no container image was built." if seen else ""),
+            hint=looked
+            + (" Nothing to patch there: trees from before 2023-01 build no image." if seen else _root(source)),
         )
     if len(plans) > 1:
         raise RefusedError(
@@ -74,6 +73,13 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
             hint="\n".join(f"{found.where}" for found in plans),
         )
     return plans[0]
+
+
+def _root(source: Source) -> str:
+    """Which tree is meant where a folder is none."""
+    if source.repository and not source.revision and source.root.resolve() != source.repository.resolve():
+        return f"\nThe root of the work tree around it: {source.repository}"
+    return "\nName the root of the source tree, the script itself, or a revision with --rev."
 
 
 def state(source: Source, recipe: Recipe, values: Mapping[str, str]) -> tuple[Plan | None, CiPatcherError | None]:

@@ -64,7 +64,8 @@ def read(folder: Path) -> Recipe:
         summary=reader.string(table, "summary"),
         anchor=reader.string(table, "anchor"),
         files=reader.strings(table, "files"),
-        subject=reader.string(table, "subject"),
+        subject=(subject := reader.string(table, "subject")),
+        update=reader.string(table, "update", subject),
         body=reader.string(table, "body").strip("\n"),
         defines=reader.string(table, "defines", ""),
         hook=reader.string(table, "hook", ""),
@@ -76,11 +77,10 @@ def read(folder: Path) -> Recipe:
             key: reader.strings(table.get("advice", {}), key, (), at="advice.")
             for key in reader.keys(table, "advice", {"hook", "patch"})
         },
-        reviewers=reader.strings(table, "reviewers", ()),
     )
     known = {
-        "summary", "anchor", "files", "subject", "body", "defines", "hook", "replaces", "seen", "advice",
-        "reviewers", "shell", "python", "options",
+        "summary", "anchor", "files", "subject", "update", "body", "defines", "hook", "replaces", "seen", "advice",
+        "shell", "python", "options",
     }  # fmt: skip
     reader.unknown(table, known, "")
     options = {name: reader.option(name, entry, folder) for name, entry in table.get("options", {}).items()}
@@ -186,7 +186,7 @@ class _Reader:
         at = f"options.{name}."
         if not isinstance(entry, dict):
             raise self.error(f"options.{name}", "a table is missing here")
-        self.unknown(entry, {"default", "help", "form", "parts", "shell", "python"}, at)
+        self.unknown(entry, {"default", "help", "form", "body", "parts", "shell", "python"}, at)
         if not isinstance(entry.get("parts", {}), dict):
             raise self.error(at + "parts", "a table is missing here")
         parts = {part: self.string(entry["parts"], part, at=at + "parts.") for part in entry.get("parts", {})}
@@ -197,6 +197,7 @@ class _Reader:
             self.string(entry, "default", at=at),
             self.string(entry, "help", at=at),
             self.string(entry, "form", at=at),
+            self.string(entry, "body", "", at=at).strip("\n"),
             parts,
             {
                 language: self.lines(self.string(entry, language, at=at), at + language, folder)

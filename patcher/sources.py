@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from patcher.errors import InputError, UsageError
@@ -14,6 +15,8 @@ from patcher.model import Commit, Script, Source
 
 # Upstream's scripts have 5 to 15 KiB; one of 1 MiB is not a script that anyone reads.
 _LARGEST = 1 << 20
+# Where a clone of a fork has both, upstream's branches are the ones to which a change is backported.
+REMOTES = ("upstream", "origin")
 
 
 def read(source: Source, path: str) -> Script | None:
@@ -69,7 +72,7 @@ def _ci(file: Path) -> str:
 
 
 def revision(repository: Path, rev: str) -> Source:
-    """The source at a revision of a repository, without a checkout.
+    """The source at a revision of a repository, without a checkout. A branch that is not here is a remote's.
 
     Raises InputError where git cannot read the repository or does not know the revision.
     """
@@ -77,15 +80,19 @@ def revision(repository: Path, rev: str) -> Source:
         raise InputError("there is no such repository", where=str(repository), hint="--repo takes the path of a clone.")
     if rev.startswith("-"):
         raise InputError(f"not a revision: {rev!r}", where=str(repository))
-    found = git(repository, ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}"], check=False)
-    if found.returncode:
+    for name in (rev, *(f"{remote}/{rev}" for remote in REMOTES if rev)):
+        wanted = f"{name}^{{commit}}"
+        found = git(repository, ["rev-parse", "--verify", "--quiet", "--end-of-options", wanted], check=False)
+        if not found.returncode:
+            break
+    else:
         _refuse_unreadable(repository)
         raise InputError(
             f"the revision {rev!r} is unknown here",
             where=str(repository),
             hint="`git branch --all` and `git tag` list what there is; nothing is fetched.",
         )
-    return Source(rev, repository, repository, revision=found.stdout.decode().strip())
+    return Source(name, repository, repository, revision=found.stdout.decode().strip())
 
 
 def git(
@@ -346,6 +353,22 @@ def _script(path: str, data: bytes, mode: str, where: str) -> Script:
 
 def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
+
+
+def is_committed(source: Source, scripts: Sequence[Script]) -> bool:
+    """Whether a work tree's files are those of HEAD; also where there is no HEAD to differ from."""
+    if source.revision or source.repository is None:
+        return True
+    head = replace(source, revision="HEAD", held={})
+    try:
+        return all(_alike(script, _from_revision(head, script.path)) for script in scripts)
+    except InputError:
+        return True
+
+
+def _alike(script: Script, committed: Script | None) -> bool:
+    """Whether a file is the committed one; git may have converted the ends of its lines."""
+    return committed is not None and script.text.replace("\r\n", "\n") == committed.text.replace("\r\n", "\n")
 
 
 def author_of(folder: Path) -> str:

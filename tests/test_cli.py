@@ -53,6 +53,9 @@ def test_check(tmp_path: Path) -> None:
     assert here(root, "patch", "--check", "--set", "cache-to=CIRRUS_BRANCH=master").status == 0
     other = here(root, "patch", "--check")
     assert (other.status, other.first.split(": ", 1)[1]) == (1, "a patch is due: ours, older")
+    kept = "The block there has cache-to=CIRRUS_BRANCH=master; `--set cache-to=CIRRUS_BRANCH=master` keeps that"
+    assert kept in other.error
+    assert kept in here(root, "inspect").out.decode()
     assert here(root, "patch", "--check", "--reverse").status == 1
     (root / SCRIPT).write_bytes(b"docker build 'cut\n")
     assert here(root, "patch", "--check").status == 4
@@ -119,7 +122,7 @@ def test_the_form_where_author_or_date_are_unknown(tmp_path: Path) -> None:
     for known, missing in ([], "author and date"), (WHO[:2], "date"), (WHO[2:], "author"):
         done = here(tmp_path, "patch", "--no-verify", *known)
         assert (done.status, done.out[:5]) == (0, b"diff ")
-        assert f"\n--format diff, since the {missing} of a commit is unknown: --author, --date\n" in done.error
+        assert f"\n--format diff, since the {missing} of a commit is unknown: it is for git apply\n" in done.error
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "apply", "--check", data=done.out)
     epoch = here(tmp_path, "patch", "--no-verify", *WHO[:2], env={"SOURCE_DATE_EPOCH": "1700000000"})

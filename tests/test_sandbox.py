@@ -120,7 +120,10 @@ def test_without_bubblewrap_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_pa
         (finding,) = behaviour.run(scenarios(tmp_path, 2), script, script, options={})
     finally:
         sandbox.missing.cache_clear()
-    assert (finding.verdict, finding.detail) == (Verdict.NOT_RUN, "no bubblewrap (bwrap) on this machine")
+    assert (finding.verdict, finding.detail) == (
+        Verdict.NOT_RUN,
+        "no bubblewrap (bwrap) on this machine: install the package bubblewrap",
+    )
     assert not (tmp_path / "ran").exists()
 
 

@@ -31,6 +31,18 @@ _COMMANDS = {
 gc.set_threshold(100_000)
 
 
+class _Ended(KeyboardInterrupt):
+    """A signal that ends the program as Ctrl-C does: what it made for itself is removed first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _end(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    raise _Ended(number)
+
+
 class _Group(click.Group):
     """Shows every error in one place, with its exit status, and never a traceback."""
 
@@ -52,6 +64,9 @@ class _Group(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a path need not be text in this locale, or in any
                 stream.reconfigure(errors="backslashreplace")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
         try:
             if sys.stdout is None:
                 raise InputError("standard output is closed", hint="`> /dev/null` drops what comes out.")
@@ -60,9 +75,10 @@ class _Group(click.Group):
         except click.ClickException as error:
             error.show()
             status = 2
-        except (click.exceptions.Abort, KeyboardInterrupt):
+        except (click.exceptions.Abort, KeyboardInterrupt) as error:
             click.echo("interrupted", err=True)
-            status = 128 + signal.SIGINT
+            cause = error.__cause__ or error  # click makes an Abort of it
+            status = 128 + (cause.number if isinstance(cause, _Ended) else signal.SIGINT)
         except CiPatcherError as error:
             show(error)
             status = error.status

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from patcher import backport as core
-from patcher import sources
-from patcher.cli import show
+from patcher import pipeline, sources
+from patcher.cli import common, show
 from patcher.cli.common import (
     RECIPE,
     author_option,
@@ -84,7 +84,9 @@ class _Emitter:
         for outcome in outcomes:
             change, commit = outcome.change, outcome.target.commit
             if change and commit and outcome.result is Result.PATCHED:
-                message = git.message(change.recipe, self.trailers, reverse=self.reverse)
+                message = git.message(
+                    change.recipe, change.values, self.trailers, before=change.plan, reverse=self.reverse
+                )
                 try:
                     made = commits.add(commit, change.pairs, message, self.author, self.date_of(outcome))
                 except CiPatcherError as error:
@@ -152,7 +154,7 @@ def _backport(
         if form is None:
             form = "mbox" if author else "diff"
             if form == "diff":
-                click.echo("--format diff, since the author of a commit is unknown: --author", err=True)
+                click.echo(common.for_git_apply("author"), err=True)
         sources.known_commits(objects, rebased_from)
         targets = core.select(objects, names)
         to_stdout = not (output or prefix or pr_body or as_json)
@@ -173,6 +175,8 @@ def _backport(
             if prefix:
                 outcomes = emitter.branch(objects, outcomes, prefix, force)
             complete = True
+            if to_stdout and form == "mbox" and sum(one.result is Result.PATCHED for one in outcomes) > 1:
+                click.echo("Each patch is for its own branch, not all for one git am: -o DIR writes files", err=True)
         except BrokenPipeError:  # the reader had enough, as `head -1` has
             outcomes, targets = [], []
             raise
@@ -186,7 +190,10 @@ def _backport(
     if pr_body:
         options = [] if recipe_name == "docker-build-cache" else ["--recipe", recipe_name]
         options += [word for setting in settings for word in ("--set", setting)]
-        body = pull_request.body(outcomes, emitter.files, github_pull, options, reverse=reverse)
+        contract = pipeline.contract(recipe)
+        body = pull_request.body(
+            outcomes, emitter.files, emitter.created, github_pull, options, contract, reverse=reverse
+        )
         if folder:
             write_beside(folder / _BODY, body.encode("utf8", "surrogateescape"))
         elif not as_json:

@@ -153,6 +153,14 @@ def raw_date(date: str) -> str:
     return raw
 
 
+def for_git_apply(missing: str) -> str:
+    """Why there is a diff where an mbox would be the default."""
+    return (
+        f"--format diff, since the {missing} of a commit is unknown: it is for git apply\n"
+        "  For git am, give --author and --date, or set user.name and user.email in git."
+    )
+
+
 KEEP_CR = "The lines end with CR LF: git am needs --keep-cr."
 
 
@@ -168,7 +176,7 @@ def emitted(done: Patch, form: str, author: str, date: str, trailers: Sequence[s
             raise UsageError("an mbox needs an author and a date", hint="Give --author 'Name <mail>' and --date.")
         source = done.source
         base = [f"Base: {source.name}, commit {source.revision}"] if source.revision else []
-        message = git.message(done.recipe, trailers, reverse=reverse)
+        message = git.message(done.recipe, done.values, trailers, before=done.plan, reverse=reverse)
         below = [*report.summary(done), *base, *([KEEP_CR] if keeps_cr(done) else [])]
         return git.mbox(done.pairs, message, author, date, below)
     diff = git.diff(done.pairs)
@@ -186,7 +194,9 @@ def review_page(
     """One page for all outcomes."""
     from patcher.emit import page  # Pygments takes its time
 
-    message = git.message(recipe, trailers, reverse=reverse)
+    plans = [outcome.change.plan for outcome in outcomes if outcome.change]
+    before = plans[0] if len(outcomes) == len(plans) == 1 else None
+    message = git.message(recipe, values, trailers, before=before, reverse=reverse)
     return page.page(outcomes, recipe, values, message, pipeline.contract(recipe))
 
 

@@ -38,6 +38,6 @@ def inspect(
     recipe, values = recipe_of(recipe_name, settings, folders)
     plan, problem = pipeline.state(source, recipe, values)
     if as_json:
-        click.echo(json.dumps(report.inspection(plan, problem, recipe), indent=2))
+        click.echo(json.dumps(report.inspection(plan, problem, recipe, values), indent=2))
     else:
-        terminal.echo(report.inspected(plan, problem, recipe), r"^ +\| +(?P<place>\^+)$", color)
+        terminal.echo(report.inspected(plan, problem, recipe, values), r"^ +\| +(?P<place>\^+)$", color)

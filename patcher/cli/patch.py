@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -93,12 +94,13 @@ def patch(
     if not done.pairs:
         click.echo(report.nothing(done, reverse), err=True)
         return 0
+    kept = [] if reverse else report.kept(done.plan, values)
     if check:
-        click.echo(f"{done.plan.where}: a patch is due: {done.plan.state}", err=True)
+        click.echo("\n  ".join([f"{done.plan.where}: a patch is due: {done.plan.state}", *kept]), err=True)
         click.echo(f"  Next: {_this_call('--check')}", err=True)
         return 1
     failed = bool(done.broken) or (strict and (no_verify or bool(done.not_run)))
-    click.echo(report.text(done), err=True, nl=False)
+    click.echo("".join([report.text(done), *(f"{line}\n" for line in kept)]), err=True, nl=False)
     if failed:
         why = "The review failed" if done.broken else "--strict: not all was run"
         click.echo(f"{why}, so there is no patch.", err=True)
@@ -107,7 +109,7 @@ def patch(
     if form is None:
         form = "diff" if missing else "mbox"
         if missing:
-            click.echo(f"--format diff, since the {missing} of a commit is unknown: --author, --date", err=True)
+            click.echo(common.for_git_apply(missing), err=True)
     if form == "mbox" and common.keeps_cr(done):
         click.echo(common.KEEP_CR, err=True)
     if form == "html":
@@ -132,9 +134,11 @@ def patch(
         terminal.show(emitted, color, sys.stdout)
     elif path is None:
         click.echo(terminal.painted(emitted) if color == "always" else emitted, nl=False)
+    if form == "mbox" and not sources.is_committed(source, [old for old, _ in done.pairs]):
+        click.echo("The file differs from HEAD: git am takes a patch of what is committed (--rev HEAD).", err=True)
     if form in {"mbox", "diff"} and (path or (sys.stdout.isatty() and not as_json)):
         apply = "git am" if form == "mbox" else "git apply"
-        call = f"{apply} {shlex.quote(str(path))}" if path else f"{_this_call('--interactive')} | {apply}"
+        call = f"{apply} {shlex.quote(os.path.abspath(path))}" if path else f"{_this_call('--interactive')} | {apply}"
         click.echo(f"  Next, in the clone: {call}", err=True)
     return int(failed)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,7 +52,7 @@ def verify(
 ) -> int:
     """Run the scenarios on the script of TREE as it stands: ours, a foreign block or none.
 
-    Exits with 1 where something did not hold.
+    Exits with 1 where something did not hold, or nothing was run.
 
     With --engine docker the script's builds run on the real engine, with nothing between the script and the engine's
     socket but the sandbox: only for a tree that you would run. What is made there is removed again.
@@ -77,11 +76,13 @@ def verify(
     if as_json:
         click.echo(json.dumps([report.findings(finding) for finding in findings], indent=2))
     else:
-        click.echo(f"{plan.script.path}: {plan.state}")
-        terminal.echo(
-            report.table(findings), r"^ *\d+  .*?  ((?P<good>held)|(?P<bad>broken)|(?P<odd>not run))(?=  |$)", color
-        )
-    return 1 if any(finding.verdict is Verdict.BROKEN for finding in findings) else 0
+        click.echo(report.verified(plan))
+        terminal.echo(report.table(findings), _VERDICT, color)
+    verdicts = {finding.verdict for finding in findings}
+    if verdicts == {Verdict.NOT_RUN}:
+        click.echo(f"Nothing was run: {findings[0].detail}", err=True)
+        return 1
+    return 1 if Verdict.BROKEN in verdicts else 0
 
 
 def _on_docker(
@@ -108,9 +109,6 @@ def _on_docker(
     # Standard output is the findings alone where a program reads it.
     for line in found.lines:
         click.echo(line, err=as_json)
-    # Ends as Ctrl-C does: what was made in the engine is removed.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     scenarios = behaviour.load_scenarios(recipe.folder, recipe.name)
     return list(
         engine.run(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from patcher.emit.objects import Made
 from patcher.errors import InputError
-from patcher.model import Recipe, Script
+from patcher.model import Plan, Recipe, Script, State
 
 Pair = tuple[Script, Script]
 
@@ -127,12 +128,31 @@ def refused(pairs: Sequence[Pair], patch: bytes) -> str:
     return ""
 
 
-def message(recipe: Recipe, trailers: Sequence[str] = (), *, reverse: bool = False) -> str:
-    """The commit message: subject, body, trailers."""
-    subject, body = recipe.subject, recipe.body
+def message(
+    recipe: Recipe,
+    values: Mapping[str, str],
+    trailers: Sequence[str] = (),
+    *,
+    before: Plan | None = None,
+    reverse: bool = False,
+) -> str:
+    """The commit message: subject, body, trailers. ``before`` tells what the change replaces."""
     if reverse:
-        subject, body = f'Revert "{recipe.subject}"', f"This takes the change of the recipe {recipe.name} out again."
-    parts = [subject, body]
+        again = f'This takes out again what "{recipe.subject}" put in.'
+        parts = [f'Revert "{recipe.subject}"', _wrapped(again)]
+    else:
+        older = before is not None and before.state is State.OLDER
+        parts = [recipe.update if older else recipe.subject, recipe.body]
+        parts += [_wrapped(said) for name, option in recipe.options.items() if (said := option.says(values[name]))]
+        if before and before.foreign:
+            parts.append(_wrapped(f"This replaces {before.foreign.name}."))
+        elif before and older:
+            other = before.values is not None and dict(before.values) != dict(values)
+            parts.append(f"This replaces {'the same with other options' if other else 'an earlier version of it'}.")
     if trailers:
         parts.append("\n".join(trailers))
     return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 72, break_long_words=False, break_on_hyphens=False)

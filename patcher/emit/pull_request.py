@@ -87,33 +87,33 @@ def data(outcome: Outcome, **extra: str) -> dict[str, Any]:
 def body(
     outcomes: Sequence[Outcome],
     files: Mapping[str, str],
+    created: Mapping[str, str],
     pulls: Sequence[str],
     options: Sequence[str],
+    contract: Mapping[int, str],
     *,
     reverse: bool = False,
 ) -> str:
-    """The pull request's text. ``files`` are the patches by branch, ``pulls`` the numbers that the change was made
-    under before (``#31545``), ``options`` those of the recipe that a reader needs to get the same patches."""
+    """The pull request's text. ``files`` are the patches by branch, ``created`` the branches that hold them,
+    ``pulls`` the numbers that the change was made under before (``#31545``), ``options`` those of the recipe that a
+    reader needs to get the same patches, ``contract`` the rows that the review speaks of."""
     done = [outcome for outcome in outcomes if outcome.change and outcome.result is Result.PATCHED]
     if not done:
         return "No branch needs a patch.\n\n" + table([row(outcome) for outcome in outcomes])
-    recipe = next(outcome.change for outcome in done if outcome.change).recipe
+    first = next(outcome.change for outcome in done if outcome.change)
+    recipe = first.recipe
     names = [outcome.target.name for outcome in done]
     text = [
-        git.message(recipe, reverse=reverse).split("\n\n", 1)[1].rstrip("\n"),
+        git.message(recipe, first.values, reverse=reverse).split("\n\n", 1)[1].rstrip("\n"),
         f"Backport of {_list(pulls)} to {_list(names)}." if pulls else f"For {_list(names)}.",
         "### What was found and done\n\n" + table([row(outcome) for outcome in outcomes]).rstrip("\n"),
-        _differences(done),
-        _reviews(done),
-        "### How to check\n\n" + _commands(done, files, options, reverse),
+        "### How the branches differ\n\n" + "\n".join(_differences(done, reverse)),
+        _reviews(done, contract),
+        "### How to check\n\n" + _commands(done, files, created, options, reverse),
     ]
-    advice = recipe.advice.get("patch", ())
-    hook = [outcome.target.name for outcome in done if outcome.change and outcome.change.plan.state is State.HOOK]
-    notes = [*advice, *(f"{_list(hook)}: {note}" for note in recipe.advice.get("hook", ()) if hook)]
-    if notes:
+    notes = recipe.advice.get("patch", ())
+    if notes and not reverse:
         text.append("### Notes for reviewers\n\n" + "\n".join(f"- {note}" for note in notes))
-    if recipe.reviewers:
-        text.append(f"This may interest {_list(recipe.reviewers)}.")
     return "\n\n".join(text) + "\n"
 
 
@@ -121,14 +121,19 @@ def _list(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
-def _differences(done: Sequence[Outcome]) -> str:
+def _differences(done: Sequence[Outcome], reverse: bool) -> list[str]:
     """Which branches get the same block, how the line of the build changes, and what is taken out first."""
+    if reverse:
+        return ["The block is taken out again."]
     blocks: dict[tuple[str, ...], list[str]] = {}
     builds: dict[tuple[tuple[str, str], ...], list[str]] = {}
     gone: dict[str, list[str]] = {}
     for name, change in ((outcome.target.name, outcome.change) for outcome in done):
         assert change is not None
         found = change.plan
+        if found.state is State.OLDER:
+            gone.setdefault(f"the block that is there is brought up to date, {lines(change)}", []).append(name)
+            continue
         block = "".join(edit.text for edit in found.edits if edit.reason == "the block")
         if block:
             blocks.setdefault(tuple(line.strip() for line in block.strip().splitlines()), []).append(name)
@@ -138,11 +143,14 @@ def _differences(done: Sequence[Outcome]) -> str:
         if found.foreign:
             count = _count(found.script, found.reference)[1]
             gone.setdefault(f"{count} lines of {found.foreign.name} are taken out first", []).append(name)
-    items = [f"- {_list(names)}: the same {len(block)} lines of block" for block, names in blocks.items()]
+    items = [
+        f"- {_list(names)}: {'the same ' if names[1:] else ''}{len(block)} lines of block"
+        for block, names in blocks.items()
+    ]
     for pairs, names in builds.items():
         items += [f"- {_list(names)}: {_code(before)} becomes {_code(after)}" for before, after in pairs]
     items += [f"- {_list(names)}: {what}" for what, names in gone.items()]
-    return "### How the branches differ\n\n" + "\n".join(items or ["The block is taken out again."])
+    return items
 
 
 def _build(found: Plan) -> list[tuple[str, str]]:
@@ -165,7 +173,7 @@ def _code(line: str) -> str:
     return f"{fence}{line}{fence}"
 
 
-def _reviews(done: Sequence[Outcome]) -> str:
+def _reviews(done: Sequence[Outcome], contract: Mapping[int, str]) -> str:
     """What was checked, and what was not, for the branches on which it is the same."""
     by_review: dict[tuple[str, ...], list[str]] = {}
     for outcome in done:
@@ -175,20 +183,33 @@ def _reviews(done: Sequence[Outcome]) -> str:
     parts = ["### What the review showed"]
     for review_lines, names in by_review.items():
         parts.append(f"{_list(names)}:\n\n" + "\n".join(f"- {line}" for line in review_lines))
+    if contract and any(finding.row for one in done if one.change for finding in one.change.findings):
+        rows = "\n".join(f"{number}. {about}" for number, about in contract.items())
+        parts.append(f"<details><summary>The rows of the contract</summary>\n\n{rows}\n\n</details>")
     return "\n\n".join(parts)
 
 
-def _commands(done: Sequence[Outcome], files: Mapping[str, str], options: Sequence[str], reverse: bool) -> str:
+def _commands(
+    done: Sequence[Outcome],
+    files: Mapping[str, str],
+    created: Mapping[str, str],
+    options: Sequence[str],
+    reverse: bool,
+) -> str:
     words = "".join(f" {shlex.quote(word)}" for word in options)
     branches = " ".join(shlex.quote(one.target.name) for one in done)
     shown = [f"ci-patcher backport --repo .{words}{' --reverse' if reverse else ''} {branches} -o out"]
     verify = "" if reverse else f" && ci-patcher verify{words}"
     for one in done:
         revision = shlex.quote(one.target.revision)
+        if one.target.name in created:
+            shown.append(f"git switch --detach {shlex.quote(created[one.target.name])}{verify}")
+            continue
         patch = f"out/{files[one.target.name]}" if one.target.name in files else f"out/{one.target.label}/*.patch"
         shown.append(f"git switch --detach {revision} && git am {patch}{verify}")
     return (
-        "The first line makes and reviews the patches again. Each of the others applies one"
+        "With ci-patcher, the first line makes and reviews the patches again. Each of the others "
+        + (f"{'takes' if created else 'applies'} one")
         + ("" if reverse else " and runs the scenarios of the contract on the result")
         + ".\n\n```sh\n"
         + "\n".join(shown)

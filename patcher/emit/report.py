@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patcher.errors import CiPatcherError, NoBuildError
@@ -56,7 +56,8 @@ def summary(done: Patch) -> list[str]:
     if scenarios:
         by_row = rows(done.findings)
         held = [row for row, verdict in by_row.items() if verdict is Verdict.HELD]
-        lines.append(f"Contract, with a stub engine: {len(scenarios)} scenarios, rows held: {ranges(held) or 'none'}")
+        shown = ranges(held) or "none"
+        lines.append(f"Contract, with a stub engine and no real build: {len(scenarios)} scenarios, rows held: {shown}")
         reasons = dict.fromkeys((f.verdict, f.detail) for f in scenarios if f.verdict is not Verdict.HELD)
         for verdict, detail in reasons:
             named = [f for f in scenarios if f.verdict is verdict and f.detail == detail]
@@ -64,17 +65,32 @@ def summary(done: Patch) -> list[str]:
     return [*lines, *done.notes]
 
 
+_SHOWN = 2
+_TO_ADD = {State.NO_CACHE, State.ABSENT, State.HOOK}
+
+
 def table(found: Sequence[Finding]) -> list[str]:
-    """Row, scenario and verdict, the evidence below what did not hold, and a line that counts them."""
+    """Row, scenario and verdict, the evidence below the first that did not hold, and a line that counts them."""
     lines: list[str] = []
     width = max((len(finding.check) for finding in found), default=0)
+    broken = 0
     for finding in sorted(found, key=lambda finding: finding.row):
         detail = f"  {finding.detail}" if finding.detail and finding.verdict is not Verdict.HELD else ""
         lines.append(f"{finding.row:>3}  {finding.check:<{width}}  {finding.verdict}{detail}")
         if finding.verdict is Verdict.BROKEN:
-            lines += [f"       {line}" for line in finding.evidence.splitlines()]
+            broken += 1
+            if broken <= _SHOWN:
+                lines += [f"       {line}" for line in finding.evidence.splitlines()]
+    if broken > _SHOWN:
+        lines.append(f"What was seen is shown for the first {_SHOWN} that did not hold; --json has it for all.")
     counts = ", ".join(f"{sum(f.verdict is verdict for f in found)} {verdict}" for verdict in Verdict)
     return [*lines, counts]
+
+
+def verified(plan: Plan) -> str:
+    """What `verify` looks at, in one line."""
+    about = "; what does not hold below is what a patch would add" if plan.state in _TO_ADD else ""
+    return f"{plan.script.path}: {plan.state}{about}"
 
 
 def text(done: Patch) -> str:
@@ -144,7 +160,9 @@ _WOULD = {
 }
 
 
-def inspected(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe) -> list[str]:
+def inspected(
+    plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe, values: Mapping[str, str]
+) -> list[str]:
     """For `inspect`: file, state, place and advice, as lines."""
     if plan is None:
         assert problem is not None
@@ -152,7 +170,17 @@ def inspected(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe)
         return [f"State: {state}", str(problem), *(f"  {line}" for line in problem.hint.splitlines())]
     lines = [f"File:  {plan.script.path}", f"State: {plan.state}" + (f" ({plan.foreign.name})" if plan.foreign else "")]
     lines += [f"Build: {plan.where}", *picture(plan), f"A patch would: {_WOULD[plan.state]}"]
-    return [*lines, *(f"Note: {note}" for note in advice(plan, recipe))]
+    return [*lines, *(f"Note: {note}" for note in [*kept(plan, values), *advice(plan, recipe)])]
+
+
+def kept(plan: Plan, values: Mapping[str, str]) -> list[str]:
+    """The options with which a block of ours stands, where others are asked for."""
+    there = plan.values if plan.values is not None and plan.state is State.OLDER else {}
+    return [
+        f"The block there has {name}={value}; `--set {name}={value}` keeps that, else it becomes {values[name]}."
+        for name, value in there.items()
+        if name in values and value != values[name]
+    ]
 
 
 def picture(plan: Plan, context: int = 2) -> list[str]:
@@ -179,7 +207,9 @@ def advice(plan: Plan, recipe: Recipe) -> list[str]:
     return [*hook, *recipe.advice.get("patch", ())]
 
 
-def inspection(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe) -> dict[str, Any]:
+def inspection(
+    plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe, values: Mapping[str, str]
+) -> dict[str, Any]:
     """For `inspect --json`."""
     if plan is None:
         assert problem is not None
@@ -192,5 +222,5 @@ def inspection(plan: Plan | None, problem: CiPatcherError | None, recipe: Recipe
         "options": dict(plan.values) if plan.values is not None else None,
         "builds": [plan.script.where(start) for start, _ in plan.anchor.verbs] if plan.anchor else [],
         "would": _WOULD[plan.state],
-        "advice": advice(plan, recipe),
+        "advice": [*kept(plan, values), *advice(plan, recipe)],
     }

@@ -71,7 +71,7 @@ def python() -> str:
 def missing() -> str:
     """Why there is no sandbox on this machine, in one line; empty where there is one."""
     if shutil.which(BWRAP) is None:
-        return "no bubblewrap (bwrap) on this machine"
+        return "no bubblewrap (bwrap) on this machine: install the package bubblewrap"
     outcome = run([python(), "-I", "-S", "-c", "print('ok')"], seconds=20)
     if outcome.stdout.strip() == b"ok":
         return ""
