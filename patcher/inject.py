@@ -47,6 +47,7 @@ def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parse
         removal, found, current = ours
         anchor = find(recipe.anchor, syntax)
         reference = script.edited(removal)
+        _refuse_called(syntax, recipe, removal)
         if current and found == dict(values):
             return Plan(syntax, State.CURRENT, anchor, reference, script, values=found)
         result, edits = _insertion(bare := parse(reference), recipe, change, values, find(recipe.anchor, bare))
@@ -103,7 +104,8 @@ def _wrap(script: Script, command: Command, wrap: str) -> Edit:
         raise RefusedError(
             f"the build is not the first argument of {command.callee}( ... ), so that nothing can be put before it",
             where=script.where(start),
-            hint="Write it so that the list of the build's words comes first, directly behind the parenthesis.",
+            hint="Write it so that the list of the build's words comes first, directly behind the parenthesis. "
+            f"Where {command.callee} is what another recipe put there: take that out first, two do not combine here.",
         )
     text = wrap.format(callee=command.callee)
     return Edit(start, end, text.rstrip(" ") if script.text[end : end + 1] in {"\r", "\n"} else text, "the build")
@@ -266,6 +268,18 @@ def _ours(syntax: Syntax, recipe: Recipe, find: Finder) -> tuple[list[Edit], dic
     )
 
 
+def _refuse_called(syntax: Syntax, recipe: Recipe, removal: Sequence[Edit]) -> None:
+    """Refuse a script that, without the block, would still call what the block defines."""
+    text = _without_comments(syntax.script.text)
+    for name in re.finditer(rf"\b{re.escape(recipe.defines)}\b", text) if recipe.defines else ():
+        if not any(edit.start <= name.start() < edit.end for edit in removal):
+            raise RefusedError(
+                f"{recipe.defines} is called in a place where this recipe has not put it",
+                where=syntax.script.where(name.start()),
+                hint=_BY_HAND + _first_line(text, text.rfind("\n", 0, name.start()) + 1),
+            )
+
+
 def _first_line(text: str, offset: int) -> str:
     return text[offset:].split("\n", 1)[0].strip()
 
@@ -283,12 +297,13 @@ def _out(text: str, start: int, end: int, place: str) -> Edit:
 def _unwrap(syntax: Syntax, change: Change, anchor: Anchor) -> list[Edit]:
     text = syntax.script.text
     edits: list[Edit] = []
-    for command in anchor.commands:
-        wrapped = _wrapped(text, command, change)
-        bare = _bare(command, text)
+    for command, (verb, _) in zip(anchor.commands, anchor.verbs, strict=True):
+        wrapped = _wrapped(text, command, verb, change)
+        bare = [word.start for word in _bare(command, text)]
         above = re.compile(rf"[ \t]*{re.escape(change.directive)}\r?\n\Z" if change.directive else r"\Z(?!\Z)")
         at = text.rfind("\n", 0, syntax.statements[command.statement].start) + 1
-        if wrapped and len(bare) == 1 and bare[0].start == wrapped.end() and (line := above.search(text[:at])):
+        alone = wrapped and (wrapped.start(), [wrapped.end()]) == (command.words[0].start, bare)
+        if alone and (line := above.search(text[:at])):
             edits.append(Edit(line.start(), line.end(), "", "the build"))
         if wrapped:
             callee = wrapped.groupdict().get("callee")
@@ -309,14 +324,15 @@ def _inserted(anchor: Anchor, change: Change, text: str) -> list[int]:
     return [at for at in found if at >= 0]
 
 
-def _wrapped(text: str, command: Command, change: Change) -> re.Match[str] | None:
-    """The wrapper as it stands before a command, with what it wraps in the group ``callee``."""
+def _wrapped(text: str, command: Command, verb: int, change: Change) -> re.Match[str] | None:
+    """The wrapper as it stands before the words that name the build, with what it wraps in the group ``callee``."""
     start, end = command.head
     if not change.wrap or start < 0:
         return None
     before, callee, after = change.wrap.partition("{callee}")
-    if not callee:
-        return re.compile(re.escape(before)).match(text, start)
+    if not callee:  # in shell, where another recipe's may stand before it
+        starts = [word.start for word in command.words if word.start < verb]
+        return next(filter(None, (re.compile(re.escape(before)).match(text, at) for at in starts)), None)
     # Behind it, in the head, blanks and comments can stand that were there before.
     pattern = rf"{re.escape(before)}(?P<callee>.+){re.escape(after.rstrip(' '))} ?(?=(?:\s|#[^\n]*\n)*\Z)"
     return re.compile(pattern, re.DOTALL).match(text, start, end)
@@ -324,7 +340,8 @@ def _wrapped(text: str, command: Command, change: Change) -> re.Match[str] | Non
 
 def _complete(anchor: Anchor, change: Change, text: str) -> bool:
     """Whether every try of the build is wrapped, and has what is inserted behind its words."""
-    wrapped = all(not change.wrap or _wrapped(text, command, change) for command in anchor.commands)
+    commands = zip(anchor.commands, anchor.verbs, strict=True)
+    wrapped = all(not change.wrap or _wrapped(text, command, verb, change) for command, (verb, _) in commands)
     return wrapped and (not change.insert or len(_inserted(anchor, change, text)) == len(anchor.behind))
 
 
@@ -409,7 +426,7 @@ def _refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str]) -> None
     wanted = set(gone)
     left = next((name.offset for name in syntax.names if name.name in wanted), None)
     if left is None:
-        code = _without_comments(syntax)
+        code = _without_comments(syntax.script.text)
         found = [match.start() for pattern in recipe.seen for match in pattern.finditer(code)]
         left = min(found, default=None)
     if left is not None:
@@ -424,6 +441,6 @@ def _unknown(syntax: Syntax, recipe: Recipe, offset: int) -> RefusedError:
     )
 
 
-def _without_comments(syntax: Syntax) -> str:
+def _without_comments(text: str) -> str:
     """The text with its full-line comments blanked, offsets unchanged."""
-    return re.sub(r"(?m)^[ \t]*#.*$", lambda match: " " * len(match[0]), syntax.script.text)
+    return re.sub(r"(?m)^[ \t]*#.*$", lambda match: " " * len(match[0]), text)

@@ -235,10 +235,45 @@ def test_words_go_into_each_try_and_out_again(tmp_path: Path) -> None:
 
 def test_a_wrapper_that_only_one_of_two_tries_has_is_put_before_the_other(tmp_path: Path) -> None:
     recipe = made(tmp_path, "[shell]\nwrap = 'nice '\n")
+    assert planned(recipe, Script("x.sh", "docker build nice .\n")).state is State.ABSENT
     for text in ("nice docker build . || docker build .\n", "docker build . || nice docker build .\n"):
         done = planned(recipe, Script("x.sh", text))
         assert (done.state, done.reference.text) == (State.OLDER, "docker build . || docker build .\n")
         assert done.result.text == "nice docker build . || nice docker build .\n"
+
+
+FUNCTION = '{0}() {{\n  "$@"\n}}\n'
+
+
+def test_two_wrappers_go_out_in_either_order(tmp_path: Path) -> None:
+    build = "if true; then\n  ${RETRY} docker build .\nfi\n"
+    both = [
+        recipes.read(
+            written(
+                tmp_path,
+                HEAD + f"defines = '{name}'\n[shell]\nbefore = 'block.sh'\nwrap = '{name} '\ndirective = '# d'\n",
+                name,
+                block=FUNCTION.format(name),
+            )
+        )
+        for name in ("one", "two")
+    ]
+    for first, second in (both, both[::-1]):
+        done = planned(second, planned(first, Script("x.sh", build)).result).result
+        assert f"  # d\n  {second.name} {first.name} ${{RETRY}} docker build .\n" in done.text
+        for out, left in ((first, second), (second, first)):
+            assert planned(out, done).state is State.CURRENT
+            reference = planned(out, done).reference
+            assert reference.text == planned(left, Script("x.sh", build)).result.text
+            assert planned(left, reference).reference.text == build
+
+
+def test_a_call_that_would_stay_behind_is_refused(tmp_path: Path) -> None:
+    change = "defines = 'w'\n[shell]\nbefore = 'block.sh'\nwrap = 'w '\n"
+    recipe = made(tmp_path, change, block=FUNCTION.format("w"))
+    done = planned(recipe, Script("x.sh", "docker build .\n")).result
+    with pytest.raises(RefusedError, match=r"x\.sh:6:1: w is called in a place"):
+        planned(recipe, Script("x.sh", done.text + "w docker pull x\n"))
 
 
 LINES = "# Why.\n: a\n"
