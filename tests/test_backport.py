@@ -546,6 +546,22 @@ def test_two_at_once_into_one_folder(repo: Path, out: Path, tmp_path: Path) -> N
 # what is said
 
 
+def test_a_folder_among_the_branches_is_named(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo.parent)
+    result = run(repo, repo.name, "28.x", *WHO)
+    assert result.exit_code == 4
+    assert (
+        f"{repo.name}: a folder, not a branch\n  Is it the clone? ci-patcher backport --repo {repo.name}\n"
+        in result.stderr
+    )
+
+
+def test_many_patches_on_stdout_are_not_for_one_git_am(repo: Path) -> None:
+    said = "Each patch is for its own branch, not all for one git am: -o DIR writes files\n"
+    assert said in run(repo, "27.x", "28.x", *WHO).stderr
+    assert said not in run(repo, "28.x", *WHO).stderr
+
+
 def test_the_summary_as_data(repo: Path, out: Path) -> None:
     result = run(repo, "28.x", "nonsuch", "--json", *WHO)
     data = json.loads(result.stdout)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from patcher.review import sandbox
 from tests.command import BUILD, SCRIPT, WHO, Done, call, git, here, repository, script, state_of
-from tests.conftest import FIXTURES
+from tests.conftest import FIXTURES, needs
 
 
 def patched(cwd: Path, *arguments: str | Path | bytes, env: dict[str, str] | None = None) -> Done:
@@ -145,6 +146,68 @@ def test_author_and_date_of_a_repository(tmp_path: Path) -> None:
     assert dates[0].split("|")[0] == dates[1].split("|")[1]
     trailers = ["Github-Pull: #31545", f"Rebased-From: {picked}", f"Signed-off-by: {shown[0]}"]
     assert [line for line in shown if line][-3:] == trailers
+
+
+def test_the_message_says_what_is_replaced(tmp_path: Path) -> None:
+    root = repository(tmp_path / "clone")
+    option = ("--set", "cache-to=THE_VALUE=VARIABLE")  # the words of the option's own form
+    first = patched(root, *option)
+    assert b"\nOnly where THE_VALUE is VARIABLE is the cache written." in first.out
+    assert b'if [ "${THE_VALUE:-}" != "VARIABLE" ]; then\n' in first.out
+    am(root, first.out)
+    update = patched(root)
+    assert b"\nSubject: [PATCH] ci: update the optional docker build cache on the CI host\n" in update.out
+    assert b"\nThis replaces the same with other options.\n" in update.out
+    assert b"\nThis replaces the block of #31545.\n" in patched(FIXTURES / "29.1").out
+    assert b'\nThis takes out again what "ci: optionally cache' in patched(root, "--reverse", *option).out
+
+
+def test_a_work_tree_that_is_not_what_is_committed(tmp_path: Path) -> None:
+    root = repository(tmp_path / "clone")
+    said = "The file differs from HEAD: git am takes a patch of what is committed (--rev HEAD).\n"
+    assert said not in patched(root).error
+    (root / SCRIPT).write_bytes((root / SCRIPT).read_bytes() + b"# more\n")
+    assert said in patched(root).error
+    assert said not in patched(root, "--rev", "HEAD").error
+
+
+def test_a_branch_that_only_a_remote_has(tmp_path: Path) -> None:
+    root = repository(tmp_path / "there")
+    git(root, "branch", "29.x")
+    git(tmp_path, "clone", "--quiet", str(root), "clone")
+    done = patched(tmp_path, "--repo", "clone", "--rev", "29.x")
+    assert b"\n  Base: origin/29.x, commit " in done.out
+
+
+# verify
+
+NETWORK = ("--recipe", "docker-build-network")
+
+
+def test_verify_says_what_held_and_what_a_patch_would_add(tmp_path: Path) -> None:
+    if sandbox.missing():
+        pytest.skip(sandbox.missing())
+    root = repository(tmp_path / "clone")
+    without = here(root, "verify", *NETWORK)
+    lines = without.out.decode().splitlines()
+    assert (without.status, lines[0]) == (1, f"{SCRIPT}: not there; what does not hold below is what a patch would add")
+    assert re.fullmatch(r"[1-9]\d* held, [1-9]\d* broken, 0 not run", lines[-1])
+    assert without.out.count(b"\n       steps: ") == 2 < without.out.count(b"  broken")
+    am(root, patched(root, *NETWORK).out)
+    done = here(root, "verify", *NETWORK)
+    assert (done.status, done.out.count(b"  broken")) == (0, 0)
+    data = json.loads(here(root, "verify", "--json", *NETWORK).out)
+    assert {finding["verdict"] for finding in data} == {"held"}
+
+
+def test_verify_fails_where_nothing_was_run(tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("git", "bash"):
+        (programs / name).symlink_to(needs(name))
+    done = call(tmp_path, "verify", FIXTURES / "29.x", *NETWORK, env={"PATH": str(programs)})
+    assert (done.status, done.out.count(b"  not run  ")) == (1, done.out.count(b"\n") - 2)
+    assert done.first == "Nothing was run: no bubblewrap (bwrap) on this machine: install the package bubblewrap"
 
 
 # what a patch is applied to
