@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 
 from patcher import pipeline, sources
@@ -134,14 +135,18 @@ def run(
     made: dict[str, Callable[[], Patch | CiPatcherError]] = {}
     pool: ProcessPoolExecutor | None = None
     folder = tempfile.TemporaryDirectory(prefix="ci-patcher-", ignore_cleanup_errors=True)
+    tasks = _tasks({name: held[name] for name in first.values()}, recipe, together=not verify)
     if workers > 1:
         # Processes, since most of the time is Python's own where the linters and scenarios are left out. The fork
-        # comes before a progress bar starts its thread.
+        # comes before a progress bar starts its thread, and behind the import of the parser that most tasks need.
+        if tasks[-1][0]:
+            import_module(f"patcher.parse.{tasks[-1][0]}")
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _worker, (folder.name,))
-    # Each process imports a parser when it first needs it: scripts of one language stand side by side.
-    for name in sorted(first.values(), key=lambda name: _languages(held[name], recipe)):
-        call = partial(_one, held[name], recipe, values, reverse, verify, max(1, processors // max(1, workers)))
-        made[name] = pool.submit(call).result if pool else cache(call)
+    for _, names in tasks:
+        several = [held[name] for name in names]
+        call = partial(_several, several, recipe, values, reverse, verify, max(1, processors // max(1, workers)))
+        done = pool.submit(call).result if pool else cache(call)
+        made |= {name: partial(_nth, done, number) for number, name in enumerate(names)}
     return _outcomes(targets, held, leads, made, strict, pool, folder)
 
 
@@ -194,6 +199,28 @@ def _worker(folder: str) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
+def _tasks(sources: Mapping[str, Source], recipe: Recipe, *, together: bool) -> list[tuple[str, list[str]]]:
+    """What one process does at a time: a language (Python, if any script is in it) and names. That of most comes last,
+    one name at a time. The other's are taken ``together`` where importing a parser takes as long as using it."""
+    groups: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        scripts = [script for path in recipe.files if isinstance(script := source.held[path], Script)]
+        groups.setdefault(min((script.language for script in scripts), default=""), []).append(name)
+    *few, most = sorted(groups.items(), key=lambda group: len(group[1])) or [("", [])]
+    singly = [(language, [name]) for language, names in ([most] if together else [*few, most]) for name in names]
+    return [*few, *singly] if together else singly
+
+
+def _nth(done: Callable[[], list[Patch | CiPatcherError]], number: int) -> Patch | CiPatcherError:
+    return done()[number]
+
+
+def _several(
+    sources: Sequence[Source], recipe: Recipe, values: Mapping[str, str], reverse: bool, verify: bool, jobs: int
+) -> list[Patch | CiPatcherError]:
+    return [_one(source, recipe, values, reverse, verify, jobs) for source in sources]
+
+
 def _one(
     source: Source, recipe: Recipe, values: Mapping[str, str], reverse: bool, verify: bool, jobs: int
 ) -> Patch | CiPatcherError:
@@ -230,11 +257,6 @@ def _same(source: Source, recipe: Recipe) -> object:
     foreign = [form for form in recipe.replaces if any(name in text for name in form.variables for text in texts)]
     scripts += [source.held[path] for form in foreign for path in form.files]
     return tuple(str(script) if isinstance(script, InputError) else script for script in scripts)
-
-
-def _languages(source: Source, recipe: Recipe) -> list[str]:
-    scripts = [source.held[path] for path in recipe.files]
-    return sorted({script.language for script in scripts if isinstance(script, Script)})
 
 
 def _unknown(target: Target) -> InputError:
