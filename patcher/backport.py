@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
 
 from patcher import pipeline, sources
@@ -138,11 +137,9 @@ def run(
     tasks = _tasks({name: held[name] for name in first.values()}, recipe, together=not verify)
     if workers > 1:
         # Processes, since most of the time is Python's own where the linters and scenarios are left out. The fork
-        # comes before a progress bar starts its thread, and behind the import of the parser that most tasks need.
-        if tasks[-1][0]:
-            import_module(f"patcher.parse.{tasks[-1][0]}")
+        # comes before a progress bar starts its thread. Each imports the parsers that it needs, at the same time.
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _worker, (folder.name,))
-    for _, names in tasks:
+    for names in tasks:
         several = [held[name] for name in names]
         call = partial(_several, several, recipe, values, reverse, verify, max(1, processors // max(1, workers)))
         done = pool.submit(call).result if pool else cache(call)
@@ -199,15 +196,16 @@ def _worker(folder: str) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _tasks(sources: Mapping[str, Source], recipe: Recipe, *, together: bool) -> list[tuple[str, list[str]]]:
-    """What one process does at a time: a language (Python, if any script is in it) and names. That of most comes last,
-    one name at a time. The other's are taken ``together`` where importing a parser takes as long as using it."""
+def _tasks(sources: Mapping[str, Source], recipe: Recipe, *, together: bool) -> list[list[str]]:
+    """The names that one process does at a time. Those with the less frequent language come first, ``together`` where
+    importing a parser takes as long as using it."""
     groups: dict[str, list[str]] = {}
     for name, source in sources.items():
         scripts = [script for path in recipe.files if isinstance(script := source.held[path], Script)]
-        groups.setdefault(min((script.language for script in scripts), default=""), []).append(name)
-    *few, most = sorted(groups.items(), key=lambda group: len(group[1])) or [("", [])]
-    singly = [(language, [name]) for language, names in ([most] if together else [*few, most]) for name in names]
+        languages = [script.language for script in scripts if pipeline.may_build(script)]
+        groups.setdefault(min(languages, default=""), []).append(name)
+    *few, most = sorted(groups.values(), key=len) or [[]]
+    singly = [[name] for names in ([most] if together else [*few, most]) for name in names]
     return [*few, *singly] if together else singly
 
 

@@ -33,7 +33,7 @@ def planned(syntax: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
     return plan(syntax, recipe, values, parse, anchors.find)
 
 
-def _may_build(script: Script) -> bool:
+def may_build(script: Script) -> bool:
     """Whether a build can be in a script at all: it is not parsed for nothing beside one that has it."""
     text = script.text.lower()
     return "build" in text and ("docker" in text or "podman" in text)
@@ -52,7 +52,7 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
         if script is None:
             continue
         seen.append(path)
-        if plans and not _may_build(script):
+        if plans and not may_build(script):
             continue
         try:
             plans.append(planned(parse(script), recipe, values))
