@@ -116,7 +116,7 @@ def _block(syntax: Syntax, anchor: Anchor, change: Change, lines: list[str]) -> 
     statement = anchor.statement
     if change.place == "module":
         statement = _outermost(syntax, statement)
-    at = max(lead(text, statement.start), _first(syntax))
+    at = max(lead(syntax, statement.start), _first(syntax))
     newline = "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
     indent = re.compile(r"[ \t]*").match(text, at)
     prefix = indent[0] if indent else ""
@@ -135,19 +135,28 @@ def _directives(syntax: Syntax, anchor: Anchor, change: Change) -> list[tuple[in
     found: list[tuple[int, str]] = []
     text = syntax.script.text
     for command in anchor.commands if change.directive else ():
-        bare = _bare(command, text)
         at = text.rfind("\n", 0, syntax.statements[command.statement].start) + 1
-        indent = text[at : syntax.statements[command.statement].start]
-        if bare == [command.words[0]] and not indent.strip(" \t"):
-            if change.directive in text[lead(text, at) : at]:
+        if _bare(command, text) == [command.words[0]] and _begins_line(syntax, command, at):
+            if change.directive in text[lead(syntax, at) : at]:
                 raise RefusedError(
                     f"{change.directive!r} stands above a build that does not need it",
                     where=syntax.script.where(at),
                     hint="Take the line out first: it comes back with the change, and goes with it.",
                 )
             newline = "\r\n" if text[at:].split("\n", 1)[0].endswith("\r") else "\n"
+            indent = text[at : len(text) - len(text[at:].lstrip(" \t"))]
             found.append((at, indent + change.directive + newline))
     return found
+
+
+def _begins_line(syntax: Syntax, command: Command, at: int) -> bool:
+    """Whether the line at ``at`` begins with the command's statement or with one around it (``if ! docker ...``)."""
+    statement = syntax.statements[command.statement]
+    while not statement.begins_line(syntax.script.text):
+        if statement.parent < 0 or syntax.statements[statement.parent].start < at:
+            return False
+        statement = syntax.statements[statement.parent]
+    return True
 
 
 def _bare(command: Command, text: str) -> list[Word]:
@@ -165,14 +174,17 @@ def _outermost(syntax: Syntax, statement: Statement) -> Statement:
     return statement
 
 
-def lead(text: str, start: int) -> int:
+def lead(syntax: Syntax, start: int) -> int:
     """Where the lines of a statement begin: its own, or the comment lines directly above it, which stay with it."""
+    text = syntax.script.text
     at = text.rfind("\n", 0, start) + 1
     while at > 0:
         above = text.rfind("\n", 0, at - 1) + 1
         line = text[above : at - 1].strip()
         if not line.startswith("#") or line.startswith("#!"):
             break
+        if any(statement.start < above < statement.end <= start for statement in syntax.statements):
+            break  # the last line of a string
         at = above
     return at
 
@@ -238,7 +250,7 @@ def _ours(syntax: Syntax, recipe: Recipe, find: Finder) -> tuple[list[Edit], dic
     if recipe.defines and not defining:
         return None
     lines = (line.start() for line in re.finditer("^", text, re.MULTILINE))
-    starts = [lead(text, statement.start) for statement in defining] if recipe.defines else list(lines)
+    starts = [lead(syntax, statement.start) for statement in defining] if recipe.defines else list(lines)
     forms = [(recipe.changes[syntax.language], recipe.options, True)]
     forms += [(old[syntax.language], options, False) for old, options in recipe.older if syntax.language in old]
     anchor = find(recipe.anchor, syntax)
@@ -379,7 +391,7 @@ def removals(syntax: Syntax, foreign: Foreign, recipe: Recipe) -> list[Edit]:
             continue
         inside = [name for name in names if statement.start <= name.offset < statement.end]
         if _belongs(inside, foreign, recipe.hook) and _has_its_lines(statement, text):
-            at = lead(text, statement.start)
+            at = lead(syntax, statement.start)
             end = text.find("\n", statement.end)
             spans.append((at, len(text) if end < 0 else end + 1))
             skip_to = statement.end

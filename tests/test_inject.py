@@ -171,10 +171,30 @@ def test_the_lengths_that_the_contract_allows() -> None:
         ("# far\n\n# c\n  # d\n  b\n", 19, 7),
         ("#!/bin/sh\nb\n", 10, 10),
         ("a # c\nb\n", 6, 6),
+        ("a 'x\n# c'\nb\n", 10, 10),
+        ("{\n# c\nb\n}\n", 6, 2),
     ],
 )
 def test_comment_lines_stay_with_their_statement(text: str, start: int, expected: int) -> None:
-    assert lead(text, start) == expected
+    assert lead(parse(Script("x.sh", text)), start) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "${X} docker build .",
+        "if ! ${X} docker build .; then a; fi",
+        "a || ${X} docker build . # c",
+        "(${X} docker build .)",
+    ],
+)
+@pytest.mark.parametrize("indent", ["", "  "])
+def test_the_directive_stands_above_the_line_of_the_build(line: str, indent: str) -> None:
+    text = f"if true; then\n{indent}{line}\nfi\n"
+    done = planned(text).result.text
+    wrapped = line.replace("${X}", "docker_build_cached ${X}")
+    assert f"\n{indent}# shellcheck disable=SC2086\n{indent}{wrapped}\n" in done
+    assert planned(done).reference.text == text
 
 
 @pytest.mark.parametrize(
