@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ needs_sandbox = pytest.mark.skipif(
 RECIPE = Path(__file__).parent.parent / "snippets" / "docker-build-cache"
 EXECUTED, SOURCED = "ci/test/02_run_container.sh", "ci/test/04_install.sh"
 
+HOST = "DANGER_DOCKER_BUILD_CACHE_HOST_DIR"
 HEAD = "#!/usr/bin/env bash\nset -o errexit -o pipefail\n"
 BUILD = 'DOCKER_BUILDKIT=1 {wrap}{retry}docker build --label=x --tag="$CONTAINER_NAME" $DOCKER_BUILD_CACHE_ARG .\n'
 TAIL = """docker volume create "${CONTAINER_NAME}_ccache" || true
@@ -103,6 +105,14 @@ def python(option: str = "") -> Script:
         return Script(PYTHON, PYTHON_TEXT.replace("{block}", "").replace("{wrap}", "run("))
     wrapped = PYTHON_TEXT.replace("{wrap}", "docker_build_cached(run, ")
     return Script(PYTHON, wrapped.replace("{block}", block(option, "py") + "\n\n"))
+
+
+def test_the_build_keeps_its_descriptors(tmp_path: Path) -> None:
+    text = block() + "build() { cat <&9; }\nfor try in 1 2; do docker_build_cached build 9<<< secret; done\n"
+    environment = {"PATH": os.environ["PATH"], HOST: str(tmp_path), "CONTAINER_NAME": "c"}
+    done = subprocess.run(["bash", "-c", text], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("secret\nsecret\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["c~lock"]
 
 
 def broken(findings: tuple[Finding, ...]) -> dict[str, str]:

@@ -38,7 +38,7 @@ MUTATIONS = [
     (r":\?\}", "}"),
     (r"/\.\"", '"'),
     (r"exit 1\b", "exit 0"),
-    (r'exit "\$status"', "exit 0"),
+    (r'exit "\$build_status"', "exit 0"),
     (r" --dry-run", ""),
     (r" --shared", ""),
     (r" --shared", " --exclusive"),
@@ -59,34 +59,37 @@ MUTATIONS = [
     (r" TERM$", ""),
     (r"; trap '' PIPE", ""),
     (r"'' PIPE", ": PIPE"),
-    (r"trap 'signal=\w+' \w+;? ?", ""),
-    (r"signal=(?=HUP|INT|TERM)", "other="),
+    (r"trap 'received=\w+' \w+;? ?", ""),
+    (r"received=(?=HUP|INT|TERM)", "other="),
     (r"\$BASHPID", "$$"),
-    (r'kill -s "\$signal"', "kill -s KILL"),
+    (r'kill -s "\$received"', "kill -s KILL"),
     (r'"\$@"', "$@"),
     (r'"\$(?!@|\()\w+"', "unquote"),
     (r'"\$\{[^"]*"', "unquote"),
-    (r"-rf \"\$new\" ", "-rf "),
-    (r' "\$\{new\}\.old"(?= \|\||$)', ""),
+    (r"-rf \"\$new_cache\" ", "-rf "),
+    (r' "\$\{new_cache\}\.old"(?= \|\||$)', ""),
     (r"; exit; \}", "; }"),
 ]
 
-REMOVE = 'rm -rf "$new" "${new}.old" || rm -rf "$new" "${new}.old"'
+REMOVE = 'rm -rf "$new_cache" "${new_cache}.old" || rm -rf "$new_cache" "${new_cache}.old"'
 CACHE = '"${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"'
+LOCK = 'exec {cache_lock}>> "${old_cache}~lock" && flock --shared "$cache_lock" || exit'
 A_NUMBER = "a number has nothing to split; quoted as every other word is"
-ONE_SIGNAL = "the second is there for a signal that ended the first, and by then only $new can be left"
+ONE_SIGNAL = "the second is there for a signal that ended the first, and by then only $new_cache can be left"
 # Mutants that nothing can notice, and why.
 EQUIVALENT = {
-    f"cache={CACHE} | {CACHE} -> {CACHE[1:-1]} at 6": "the value of an assignment is not split into words",
-    'exec 9>> "${cache}~lock" && flock --shared 9 || exit | >> -> > at 6': "the file is empty and stays so",
-    'if [ "$status" = 0 ] && [ -e "${new}/index.json" ]; then | "$status" -> $status at 5': A_NUMBER,
-    'mv -T "$cache" "${new}.old" 2> /dev/null | -T ->  at 2': "nothing has this name, so nothing can be moved into it",
-    f"{REMOVE} | .old ->  at 51": ONE_SIGNAL,
-    f'{REMOVE} | "${{new}}.old" ->  at 43': ONE_SIGNAL,
+    f"old_cache={CACHE} | {CACHE} -> {CACHE[1:-1]} at 10": "the value of an assignment is not split into words",
+    f"{LOCK} | >> -> > at 17": "the file is empty and stays so",
+    f'{LOCK} | "$cache_lock" -> $cache_lock at 59': A_NUMBER,
+    'if flock --exclusive --nonblock "$cache_lock"; then | "$cache_lock" -> $cache_lock at 32': A_NUMBER,
+    'if [ "$build_status" = 0 ] && [ -e "${new_cache}/index.json" ]; then | "$build_status" -> $build_status at 5': A_NUMBER,  # noqa: E501
+    'mv -T "$old_cache" "${new_cache}.old" 2> /dev/null | -T ->  at 2': "nothing has this name",
+    f"{REMOVE} | .old ->  at {REMOVE.rindex('.old')}": ONE_SIGNAL,
+    f'{REMOVE} | "${{new_cache}}.old" ->  at {REMOVE.rindex(" ")}': ONE_SIGNAL,
     f"{REMOVE} | rm -rf -> rm -f at 0": "the second does what the first could not",
-    f"{REMOVE} | rm -rf -> rm -r at 30": "a missing file is no failure here, only a message after a signal",
-    '[ -z "$signal" ] || kill -s "$signal" "$BASHPID" | "$BASHPID" -> $BASHPID at 38': A_NUMBER,
-    'exit "$status" | "$status" -> $status at 5': A_NUMBER,
+    f"{REMOVE} | rm -rf -> rm -r at {REMOVE.rindex('rm')}": "only a message after a signal",
+    '[ -z "$received" ] || kill -s "$received" "$BASHPID" | "$BASHPID" -> $BASHPID at 42': A_NUMBER,
+    'exit "$build_status" | "$build_status" -> $build_status at 5': A_NUMBER,
 }
 
 

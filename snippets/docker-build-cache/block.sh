@@ -7,27 +7,27 @@ docker_build_cached() (
   [ -w "${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/." ] ||
     { echo "Error: DANGER_DOCKER_BUILD_CACHE_HOST_DIR must be a writable directory, created in advance." >&2; exit 1; }
   set +o errexit
-  cache="${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"
+  old_cache="${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"
   # Shared for as long as this run may read the cache. Replacing the cache takes it exclusively.
-  exec 9>> "${cache}~lock" && flock --shared 9 || exit
+  exec {cache_lock}>> "${old_cache}~lock" && flock --shared "$cache_lock" || exit
   # option: cache-to
-  new="$(mktemp --dry-run "${cache}~new.XXXXXXXXXX")" || exit
+  new_cache="$(mktemp --dry-run "${old_cache}~new.XXXXXXXXXX")" || exit
   # Remember a signal, so that the build ends before the cleanup. A closed pipe must not end it either.
-  signal=""
-  trap 'signal=HUP' HUP; trap 'signal=INT' INT; trap 'signal=TERM' TERM; trap '' PIPE
-  "$@" --cache-from "type=local,src=${cache}" --cache-to "type=local,dest=${new},mode=max,ignore-error=true"
-  status=$?
+  received=""
+  trap 'received=HUP' HUP; trap 'received=INT' INT; trap 'received=TERM' TERM; trap '' PIPE
+  "$@" --cache-from "type=local,src=${old_cache}" --cache-to "type=local,dest=${new_cache},mode=max,ignore-error=true"
+  build_status=$?
   # While another run reads the cache it can't be replaced. That run will do so.
-  if flock --exclusive --nonblock 9; then
-    if [ "$status" = 0 ] && [ -e "${new}/index.json" ]; then
-      mv -T "$cache" "${new}.old" 2> /dev/null
-      mv -T "$new" "$cache" || mv -T "${new}.old" "$cache" 2> /dev/null
+  if flock --exclusive --nonblock "$cache_lock"; then
+    if [ "$build_status" = 0 ] && [ -e "${new_cache}/index.json" ]; then
+      mv -T "$old_cache" "${new_cache}.old" 2> /dev/null
+      mv -T "$new_cache" "$old_cache" || mv -T "${new_cache}.old" "$old_cache" 2> /dev/null
     fi
-    rm -rf "${cache}~new."* # Also those of runs that were killed.
+    rm -rf "${old_cache}~new."* # Also those of runs that were killed.
   fi
   # Once more if a signal ended the first.
-  rm -rf "$new" "${new}.old" || rm -rf "$new" "${new}.old"
+  rm -rf "$new_cache" "${new_cache}.old" || rm -rf "$new_cache" "${new_cache}.old"
   trap - HUP INT TERM
-  [ -z "$signal" ] || kill -s "$signal" "$BASHPID"
-  exit "$status"
+  [ -z "$received" ] || kill -s "$received" "$BASHPID"
+  exit "$build_status"
 )

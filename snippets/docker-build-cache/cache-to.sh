@@ -1,4 +1,4 @@
 if [ "${VARIABLE:-}" != "VALUE" ]; then
-  "$@" --cache-from "type=local,src=${cache}"
+  "$@" --cache-from "type=local,src=${old_cache}"
   exit
 fi
