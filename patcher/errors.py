@@ -1,4 +1,4 @@
-"""The errors of every stage, each with its exit status (design.md, section 4). The command line shows them."""
+"""The errors of every stage, each with its exit status (docs/contract.md). The command line shows them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 class CiPatcherError(Exception):
     """An error that the command line shows as one line, with what to do next below it.
 
-    ``status`` is the exit status of design.md, section 4; ``where`` is ``file``, ``file:line:col`` or empty.
+    ``status`` is the exit status of docs/contract.md; ``where`` is ``file``, ``file:line:col`` or empty.
     """
 
     status = 2

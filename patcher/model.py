@@ -15,7 +15,7 @@ from patcher.errors import CiPatcherError, InputError, NoBuildError, UsageError
 
 
 class State(StrEnum):
-    """What a script holds already (design.md, section 2)."""
+    """What a script holds already."""
 
     NO_BUILD = "no image build"
     NO_CACHE = "no cache"
@@ -373,7 +373,7 @@ class Recipe:
 class Plan:
     """What is to be done to one script.
 
-    ``reference`` is the script without any block, the hook kept (design.md, section 2); ``result`` the script
+    ``reference`` is the script without any block, the hook kept; ``result`` the script
     as it shall be. Both are the script itself where nothing is to be done. ``anchor`` is the build in
     ``syntax``, the syntax of ``script``; ``foreign`` the form that was found, if one was; ``values`` the
     options with which a block of ours stands.

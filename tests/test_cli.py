@@ -12,7 +12,7 @@ import pytest
 
 from patcher.review import sandbox
 from tests.command import BUILD, SCRIPT, WHO, Done, call, git, here, repository, script, state_of
-from tests.conftest import FIXTURES, needs
+from tests.conftest import FIXTURES, ROOT, needs
 
 
 def patched(cwd: Path, *arguments: str | Path | bytes, env: dict[str, str] | None = None) -> Done:
@@ -377,3 +377,16 @@ def test_start_up_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not re.search(r"\| +(bashlex|libcst|rich|pygments|patcher\.parse)\b", done.error)
     assert re.search(r"\| +click\b", done.error)
     assert os.fsdecode(done.out).startswith("ci-patcher")
+
+
+# the README
+
+
+def test_the_patch_in_the_readme_is_what_comes_out(tmp_path: Path) -> None:
+    if sandbox.missing():
+        pytest.skip(sandbox.missing())
+    shown = (ROOT / "README.md").read_text(encoding="utf8").split("```diff\n")[1].split("```")[0].splitlines()
+    made = here(tmp_path, "patch", *WHO, FIXTURES / "29.x").out.decode().splitlines()
+    for line in shown:
+        whole = line.removesuffix(" ...")
+        assert line == "..." or any(one.startswith(whole) if whole != line else one == line for one in made), line

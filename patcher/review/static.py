@@ -1,4 +1,4 @@
-"""The static review: what can be told of a result without running it (design.md, section 5).
+"""The static review: what can be told of a result without running it.
 
 Each check takes texts and returns a Finding, so that each can be shown to fail.
 """
