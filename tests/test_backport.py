@@ -599,7 +599,9 @@ def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> 
     ):
         assert part in text, part
     assert str(tmp_path) not in text
-    on_stdout = run(repo, "28.x", "--pr-body", *WHO)
+    (tmp_path / "recipes").mkdir()
+    on_stdout = run(repo, "28.x", "--pr-body", *WHO, "--recipes", tmp_path / "recipes")
+    assert "ci-patcher backport --repo . --recipes recipes 28.x -o out\n" in on_stdout.stdout
     assert on_stdout.stdout.startswith("If DANGER_DOCKER")
     assert on_stdout.stderr.startswith("| Branch")
 

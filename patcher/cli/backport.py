@@ -190,6 +190,7 @@ def _backport(
     if pr_body:
         options = [] if recipe_name == "docker-build-cache" else ["--recipe", recipe_name]
         options += [word for setting in settings for word in ("--set", setting)]
+        options += [word for folder in folders for word in ("--recipes", folder.name)]  # not a path of this machine
         contract = pipeline.contract(recipe)
         body = pull_request.body(
             outcomes, emitter.files, emitter.created, github_pull, options, contract, reverse=reverse
