@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from patcher import __version__
+from patcher.review import sandbox
+from tests.command import git, repository
 from tests.conftest import FIXTURES, ROOT
 
 
@@ -84,6 +86,15 @@ def test_it_works_where_it_is_installed(built: Path, tmp_path: Path, kind: str) 
     assert run("--version") == f"ci-patcher, version {__version__}\n"
     assert "docker_build_cached docker" in run("patch", "--format", "diff", "--no-verify", FIXTURES / "29.x")
     assert "the hook only" in run("inspect", FIXTURES / "29.x")
+    root = repository(tmp_path / "clone")
+    who = ["--author", "A U Thor <author@example.org>", "--no-verify"]
+    assert "| patched |" in run("backport", "--repo", root, "main", "-o", tmp_path / "out", *who)
+    (patch,) = (tmp_path / "out" / "main").iterdir()
+    git(root, "am", "--quiet", patch)
+    if not sandbox.missing():
+        network = ["--recipe", "docker-build-network"]
+        git(root, "am", "--quiet", data=run("patch", *who, *network, root).encode())
+        assert " held, 0 broken, 0 not run" in run("verify", *network, root)
 
 
 def test_the_editable_install_finds_the_recipes_in_the_work_tree() -> None:
