@@ -99,12 +99,12 @@ main()
 """
 
 
-def python(option: str = "") -> Script:
-    """The Python script; with the block where an option's value is given."""
-    if not option:
+def python(option: str = "", text: str = "") -> Script:
+    """The Python script; with the block where an option's value or the block is given."""
+    if not option and not text:
         return Script(PYTHON, PYTHON_TEXT.replace("{block}", "").replace("{wrap}", "run("))
     wrapped = PYTHON_TEXT.replace("{wrap}", "docker_build_cached(run, ")
-    return Script(PYTHON, wrapped.replace("{block}", block(option, "py") + "\n\n"))
+    return Script(PYTHON, wrapped.replace("{block}", (text or block(option, "py")) + "\n\n"))
 
 
 def test_the_build_keeps_its_descriptors(tmp_path: Path) -> None:

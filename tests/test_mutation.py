@@ -14,14 +14,15 @@ import pytest
 
 from patcher.model import Script, Verdict
 from patcher.review import behaviour, sandbox
-from tests.test_behaviour import EXECUTED, RECIPE, block, needs_sandbox, patched, plain
+from tests.test_behaviour import EXECUTED, RECIPE, block, needs_sandbox, patched, plain, python
+from tests.test_behaviour import PYTHON as PYTHON_PATH
 
 pytestmark = pytest.mark.long
 
 OPTION = "CIRRUS_BRANCH=master"
 
 # What is replaced, wherever it stands outside of comments. An empty second part deletes.
-MUTATIONS = [
+SHELL = [
     (r" -T\b", ""),
     (r" \|\| exit$", ""),
     (r" && ", " || "),
@@ -71,16 +72,58 @@ MUTATIONS = [
     (r"; exit; \}", "; }"),
 ]
 
+PYTHON = [
+    (r"\bnot ", ""),
+    (r" and (?!sub)", " or "),
+    (r" or (?=sys)", " and "),
+    (r"/\.\"", '"'),
+    (r"os\.W_OK", "os.R_OK"),
+    (r"\"ab\"", '"wb"'),
+    (r"LOCK_SH", "LOCK_EX"),
+    (r"LOCK_EX", "LOCK_SH"),
+    (r" \| fcntl\.LOCK_NB", ""),
+    (r"(?<=\()signal\.SIGHUP, ", ""),
+    (r"signal\.SIGINT, ", ""),
+    (r", signal\.SIGTERM", ""),
+    (r" if signal\.getsignal.*SIG_IGN", ""),
+    (r"received\.append\(args\[0\]\)", "None"),
+    (r",mode=max", ""),
+    (r",ignore-error=true", ""),
+    (r', f"--cache-from=[^"]*"', ""),
+    (r', f"--cache-to=[^"]*"', ""),
+    (r", \*args, \*\*kwargs(?=\)$)", ""),
+    (r"getattr\(result, \"returncode\", result\)", "result"),
+    (r"getattr\(result, \"returncode\", result\)", "result.returncode"),
+    (r"os\.path\.exists\(.*?\"\)", "True"),
+    (r"not getattr\(.*?result\) and ", ""),
+    (r"lexists", "exists"),
+    (r"\.old\b", ""),
+    (r"~new\.(?=\{)", "."),
+    (r"\.\{os\.urandom\(8\)\.hex\(\)\}", ""),
+    (r"~lock", ""),
+    (r"glob\.escape\(cache\)", "cache"),
+    (r"~new\.\*", "~*"),
+    (r"\"-rf\"", '"-r"'),
+    (r"\"-rf\"", '"-f"'),
+    (r" and subprocess\.call.*$", ""),
+    (r"OSError", "KeyError"),
+    (r", file=sys\.stderr", ""),
+    (r"received\[0\]", "signal.SIGKILL"),
+    (r"signal\.signal\(s, handler\)", "None"),
+    (r"\[new, f\"\{new\}\.old\"\]", "[new]"),
+    (r"\[new, f\"\{new\}\.old\"\]", '[f"{new}.old"]'),
+]
+
 REMOVE = 'rm -rf "$new_cache" "${new_cache}.old" || rm -rf "$new_cache" "${new_cache}.old"'
 CACHE = '"${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"'
 LOCK = 'exec {cache_lock}>> "${old_cache}~lock" && flock --shared "$cache_lock" || exit'
 A_NUMBER = "a number has nothing to split; quoted as every other word is"
 ONE_SIGNAL = "the second is there for a signal that ended the first, and by then only $new_cache can be left"
 # Mutants that nothing can notice, and why.
-EQUIVALENT = {
+EQUIVALENT_SHELL = {
     f"old_cache={CACHE} | {CACHE} -> {CACHE[1:-1]} at 10": "the value of an assignment is not split into words",
     f"{LOCK} | >> -> > at 17": "the file is empty and stays so",
-    f'{LOCK} | "$cache_lock" -> $cache_lock at 59': A_NUMBER,
+    f'{LOCK} | "$cache_lock" -> $cache_lock at 58': A_NUMBER,
     'if flock --exclusive --nonblock "$cache_lock"; then | "$cache_lock" -> $cache_lock at 32': A_NUMBER,
     'if [ "$build_status" = 0 ] && [ -e "${new_cache}/index.json" ]; then | "$build_status" -> $build_status at 5': A_NUMBER,  # noqa: E501
     'mv -T "$old_cache" "${new_cache}.old" 2> /dev/null | -T ->  at 2': "nothing has this name",
@@ -93,15 +136,18 @@ EQUIVALENT = {
 }
 
 
-def mutants(text: str) -> Iterator[tuple[str, str]]:
+EQUIVALENT_PYTHON: dict[str, str] = {}
+
+
+def mutants(text: str, mutations: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Each mutant with its name: the line's number and what was done to it."""
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        code = line.split(" # ")[0].rstrip("\n")
+        code = re.split(" +# ", line)[0].rstrip("\n")
         if code.strip().startswith("#") or not code.strip():
             continue
         yield f"{code.strip()} | deleted", "".join(lines[:number] + lines[number + 1 :])
-        for pattern, replacement in MUTATIONS:
+        for pattern, replacement in mutations:
             for match in re.finditer(pattern, code):
                 found = match[0]
                 new = found.strip('"') if replacement == "unquote" else match.expand(replacement)
@@ -112,7 +158,16 @@ def mutants(text: str) -> Iterator[tuple[str, str]]:
 
 
 def statically(script: Script, folder: Path) -> str:
-    """What bash -n or ShellCheck says against a mutant."""
+    """What bash -n or ShellCheck, or Python and ruff, say against a mutant."""
+    if script.path == PYTHON_PATH:
+        try:
+            compile(script.text, script.path, "exec")
+        except SyntaxError:
+            return "compile"
+        file = folder / "script.py"
+        file.write_text(script.text)
+        ruff = ["ruff", "check", "--isolated", "--quiet", "--select=F", str(file)]
+        return "ruff" if subprocess.run(ruff, capture_output=True, check=False).returncode else ""
     file = folder / "script.sh"
     file.write_text(script.text)
     if subprocess.run(["bash", "-n", str(file)], capture_output=True, check=False).returncode:
@@ -129,26 +184,32 @@ def statically(script: Script, folder: Path) -> str:
 ORIGINAL_SC2086 = 2  # one finding, and its link at the end
 
 
+BLOCKS = {
+    "shell": (plain(EXECUTED), block(OPTION), SHELL, EQUIVALENT_SHELL),
+    "Python": (python(), block(OPTION, "py"), PYTHON, EQUIVALENT_PYTHON),
+}
+
+
 @needs_sandbox
-def test_every_mutant_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("language", BLOCKS)
+def test_every_mutant_is_noticed(language: str, tmp_path: Path) -> None:
     if shutil.which("shellcheck") is None and "CI" not in os.environ:
         pytest.skip("no shellcheck on this machine")
     assert not sandbox.missing()
+    original, whole, mutations, equivalent = BLOCKS[language]
+    make = patched if language == "shell" else python
     # Many a mutant hangs.
     scenarios = replace(behaviour.load_scenarios(RECIPE, "docker-build-cache"), seconds=6)
-    assert statically(patched(option=OPTION), tmp_path) == ""
-    noticed: dict[str, str] = {}
+    assert statically(make(text=whole), tmp_path) == ""
     missed = []
-    for name, text in mutants(block(OPTION)):
-        script = patched(text=text)
+    for name, text in mutants(whole, mutations):
+        script = make(text=text)
         by = statically(script, tmp_path)
         if not by:
-            findings = behaviour.run(scenarios, plain(EXECUTED), script, options={"cache-to": OPTION}, first=True)
+            findings = behaviour.run(scenarios, original, script, options={"cache-to": OPTION}, first=True)
             by = next((f"{f.row} {f.check}" for f in findings if f.verdict is Verdict.BROKEN), "")
         print(f"{name}\t{by or 'NOT NOTICED'}", flush=True)
-        if by:
-            noticed[name] = by
-        else:
+        if not by:
             missed.append(name)
     # Two of them show where a signal comes at the right moment, which is not forced.
-    assert set(missed) <= set(EQUIVALENT)
+    assert set(missed) <= set(equivalent)
