@@ -191,12 +191,17 @@ OPTION_LINE = re.compile(r"(?P<indent>[ \t]*)# option: (?P<option>[a-z][a-z0-9-]
 _END = r"(?:\r?\n|\Z)"
 
 
+def _whole(words: Iterable[str]) -> str:
+    """A regular expression for any of these words, where it is no part of a longer one."""
+    return rf"\b(?:{'|'.join(map(re.escape, words))})\b"
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """A choice that the user has: ``default``, or a value of the form ``form``.
 
     ``parts`` are the words of ``form`` that stand for something, each with a regular expression of what; the
-    same words stand in ``snippets``, the lines that such a value adds in each language, at the line
+    same words, each whole, stand in ``snippets``, the lines that such a value adds in each language, at the line
     ``# option: NAME`` of the block. ``body`` is what the commit message says of such a value.
     """
 
@@ -222,7 +227,12 @@ class Option:
         if not parts:
             return line
         # In one pass: a value may hold another part's word.
-        return re.sub("|".join(map(re.escape, parts)), lambda match: parts[match[0]], line)
+        return re.sub(_whole(parts), lambda match: parts[match[0]], line)
+
+    def words(self, value: str) -> dict[str, str]:
+        """The parts of a value under their names in lower case, as scenarios call them; none of the default."""
+        parts = self.split(value) if value != self.default else None
+        return {part.lower(): text for part, text in (parts or {}).items()}
 
     def says(self, value: str) -> str:
         """What the commit message says of a value, empty for the default."""
@@ -232,7 +242,7 @@ class Option:
     def _pattern(self, text: str, prefix: str, taken: set[str]) -> str:
         """A regular expression for a text in which the parts' words stand for any of their values."""
         pieces = []
-        for piece in re.split("(" + "|".join(map(re.escape, self.parts)) + ")", text):
+        for piece in re.split(f"({_whole(self.parts)})", text):
             if piece not in self.parts:
                 pieces.append(re.escape(piece))
             elif piece in taken:
@@ -365,7 +375,7 @@ class Recipe:
                 known = ", ".join(self.options) or "none"
                 raise UsageError(f"the recipe {self.name} has no option {name!r}", hint=f"It has: {known}.")
             if value != option.default and option.split(value) is None:
-                raise UsageError(f"--set {name}={value}: the value does not fit", hint=f"{name}: {option.help}")
+                raise UsageError(f"--set {name}={value}: the form is {option.form}", hint=f"{name}: {option.help}")
         return {name: chosen.get(name, option.default) for name, option in self.options.items()}
 
 

@@ -127,7 +127,7 @@ ROWS = [
     Row("an unknown recipe", plain("--recipe", "nonsense"), 2, "there is no recipe 'nonsense'"),
     Row("a missing folder of recipes", plain("--recipes", "nowhere"), 2, "nowhere: not a folder of recipes"),
     Row("a setting without a value", plain("--set", "cache-to"), 2, "--set cache-to: the form is", ""),
-    Row("a setting that does not fit", plain("--set", "cache-to=a b"), 2, "--set cache-to=a b: the value"),
+    Row("a setting that does not fit", plain("--set", "cache-to=a b"), 2, "--set cache-to=a b: the form"),
     Row("an unknown setting", plain("--set", "cache=always"), 2, "the recipe docker-build-cache has no option"),
 ]
 # What only `patch` can be asked for.
