@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
@@ -106,8 +107,9 @@ def test_recipes_do_not_disturb_each_other(first: str, second: str, tree_name: s
 
 @pytest.mark.long
 @pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing() or "there is one")
-@pytest.mark.parametrize(("tree_name", "first", "second"), [("25.x", *PAIRS[0]), ("master", *PAIRS[1])])
-def test_the_scenarios_of_each_hold_beside_the_other(tree_name: str, first: str, second: str) -> None:
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_the_scenarios_of_each_hold_beside_the_other(first: str, second: str) -> None:
+    tree_name = "25.x" if first < second else "master"
     both = planned(BUNDLED[second], found(tree_name, BUNDLED[first]).result)
     for name in (first, second):
         recipe = BUNDLED[name]
@@ -120,6 +122,10 @@ def test_the_scenarios_of_each_hold_beside_the_other(tree_name: str, first: str,
 
 HEAD = 'summary = "s"\nanchor = "image-build"\nfiles = ["x.sh"]\nsubject = "s"\nbody = "b"\n'
 SHELL = "[shell]\ninsert = '${X:+\"$X\"}'\n"
+BLOCK = "[shell]\nbefore = 'option.sh'\n"
+OPTION = (
+    "[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V:W'\nparts = { V = '[a-z]', W = '[a-z]' }\nshell = 'lines.sh'\n"
+)
 
 
 def written(folder: Path, text: str, name: str = "mine", **files: str) -> Path:
@@ -158,22 +164,68 @@ BROKEN = {
     "a bad regular expression": (HEAD + "seen = ['(']\n" + SHELL, "seen: not a regular expression"),
     "an unknown kind of anchor": (HEAD.replace("image-build", "no-such") + SHELL, "anchor: "),
     "defines without a block": (HEAD + "defines = 'f'\n" + SHELL, "defines: "),
+    "a function of another name": (HEAD + "defines = 'f'\n[shell]\nbefore = 'function.sh'\n", "defines: "),
+    "a function that is not named": (HEAD + "[shell]\nbefore = 'function.sh'\n", "defines: "),
     "a wrap without the callee": (HEAD + "[python]\nwrap = 'f('\n", "python.wrap: "),
+    "a wrap with nothing behind the callee": (HEAD + "[python]\nwrap = 'f({callee}'\n", "python.wrap: "),
+    "a wrap that closes its call": (HEAD + "[python]\nwrap = 'f({callee}), '\n", "python.wrap: "),
+    "a wrap with other braces": (HEAD + "[python]\nwrap = 'f({}, {callee}, '\n", "python.wrap: "),
+    "a wrap without a blank": (HEAD + "[shell]\nwrap = 'nice'\n", "shell.wrap: a blank"),
+    "a wrap that ends its command": (HEAD + "[shell]\nwrap = 'nice; '\n", "shell.wrap: "),
+    "a wrap that begins a compound command": (HEAD + "[shell]\nwrap = 'if '\n", "shell.wrap: "),
+    **{
+        f"words of no one command: {words!r}": (HEAD + f"[shell]\ninsert = {json.dumps(words)}\n", "shell.insert: ")
+        for words in ("a; b", "a &", "a | b", "a\\", "# a", "a #", "a)", "$(", '"$X', "'", "${X", "<<E", ">", " a")
+    },
+    **{
+        f"words, no elements: {words!r}": (HEAD + f"[python]\ninsert = {json.dumps(words)}\n", "python.insert: ")
+        for words in ("a,", "a] + [b", "a # b", "*", "a for a in b", "a b")
+    },
+    "an import that is no name": (HEAD + "[python]\ninsert = 'x'\nimports = ['os as o']\n", "python.imports: "),
+    "an import with a dot": (HEAD + "[python]\ninsert = 'x'\nimports = ['os.path']\n", "python.imports: "),
+    "imports in shell": (HEAD + SHELL + "imports = ['os']\n", "shell.imports: unknown key"),
+    "a directive that is no comment": (HEAD + SHELL + "directive = 'SC2086'\n", "shell.directive: "),
+    "a directive on two lines": (HEAD + SHELL + 'directive = "# a\\nb"\n', "shell.directive: "),
+    "a path from the root": (HEAD.replace("x.sh", "/x.sh") + SHELL, "files: "),
+    "a path outside": (HEAD.replace("x.sh", "ci/../../x.sh") + SHELL, "files: "),
+    "a foreign block's path outside": (
+        HEAD + "[[replaces]]\nname = 'n'\nvariables = ['V']\nfiles = ['../x.sh']\n" + SHELL, "replaces[0].files: "
+    ),
+    **{
+        f"a subject that git changes: {text!r}": (HEAD.replace('t = "s"', f't = "{text}"') + SHELL, "subject: ")
+        for text in ("[ci] s", "a\\nb", " ", " s", "Re: s")
+    },
+    "an update that git changes": ('update = "[ci] s"\n' + HEAD + SHELL, "update: "),
+    **{
+        f"a body that git cuts: {text!r}": (HEAD.replace('"b"', json.dumps(f"b\n{text}\nc")) + SHELL, "body: ")
+        for text in ("---", "--- a", "diff --git a/x b/x", "From me", "Index: x", "\a")
+    },
+    "a body that git takes for a header": (HEAD.replace('"b"', '"Subject: b"') + SHELL, "body: "),
     "advice of another name": (HEAD + SHELL + "[advice]\nall = ['a']\n", "advice.all: unknown key"),
     "an option that is no table": (HEAD + "options.o = 1\n" + SHELL, "options.o: "),
+    "options that are no table": ("options = 1\n" + HEAD + SHELL, "options: "),
     "an option without a snippet": (
-        HEAD + "[shell]\nbefore = 'option.sh'\n[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V'\n",
-        "shell.before: the option 'o' has no snippet",
+        HEAD + BLOCK + OPTION.replace("shell = 'lines.sh'\n", ""), "shell.before: the option 'o' has no snippet"
     ),
-    "an option without a place": (
-        HEAD + SHELL + "[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V'\nshell = 'block.sh'\n", "options.o: "
+    "an option without a place": (HEAD + SHELL + OPTION, "options.o: "),
+    "an option without a place in one language": (
+        HEAD + BLOCK + OPTION + "python = 'lines.sh'\n[python]\nbefore = 'block.sh'\n", "options.o: one line `# option: o` in python.before"  # noqa: E501
     ),
-    "an option's bad expression": (
-        HEAD + SHELL + "[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V'\nparts = { V = '(' }\n", "options.o.parts.V: "  # noqa: E501
+    "an option of a bad name": (HEAD + BLOCK + OPTION.replace("options.o", "options.O"), "options.O: "),
+    "an option whose body git cuts": (HEAD + BLOCK + OPTION + "body = '---'\n", "options.o.body: "),
+    "an option's bad expression": (HEAD + BLOCK + OPTION.replace("V = '[a-z]'", "V = '('"), "options.o.parts.V: "),
+    "an option's expression with a group": (
+        HEAD + BLOCK + OPTION.replace("V = '[a-z]'", "V = '(a)'"), "options.o.parts.V: "
     ),
     "an option's parts are no table": (
-        HEAD + SHELL + "[options.o]\ndefault = 'a'\nhelp = 'h'\nform = 'V'\nparts = 1\n", "options.o.parts: "
+        HEAD + BLOCK + OPTION.replace("{ V = '[a-z]', W = '[a-z]' }", "1"), "options.o.parts: "
     ),
+    "an option without parts": (HEAD + BLOCK + OPTION.replace("V = '[a-z]', W = '[a-z]'", ""), "options.o.parts: "),
+    "a part that the form has not": (HEAD + BLOCK + OPTION.replace("'V:W'", "'V'"), "options.o.parts.W: "),
+    "a part in a longer word of the form": (HEAD + BLOCK + OPTION.replace("V:W", "V:WORD"), "options.o.parts.W: "),
+    "a part twice": (HEAD + BLOCK + OPTION.replace("V:W", "V:W:W"), "options.o.parts.W: "),
+    "a part without an expression": (HEAD + BLOCK + OPTION.replace("V:W", "V:W:X"), "options.o.form: X"),
+    "a part that the lines have not": (HEAD + BLOCK + OPTION.replace("lines.sh", "block.sh"), "options.o.shell: V"),
     "a foreign block without variables": (HEAD + "[[replaces]]\nname = 'n'\nvariables = []\n" + SHELL, "replaces[0].variables: "),  # noqa: E501
     "replaces is no list": (HEAD + "replaces = 1\n" + SHELL, "replaces: "),
 }  # fmt: skip
@@ -181,7 +233,8 @@ BROKEN = {
 
 @pytest.mark.parametrize(("text", "said"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_recipe_is_named_with_file_and_key(text: str, said: str, tmp_path: Path) -> None:
-    folder = written(tmp_path, text, block="a\n", option="# option: o\n")
+    files = {"block": "a\n", "option": "# option: o\n", "lines": "V W\n", "function": "g() {\n  a\n}\n"}
+    folder = written(tmp_path, text, **files)
     for arguments in (["recipes"], ["patch", "--recipe=mine", str(FIXTURES / "28.x")]):
         done = CliRunner().invoke(main, [*arguments, "--recipes", str(tmp_path)])
         assert (done.exit_code, done.stdout) == (2, "")
@@ -202,6 +255,55 @@ def test_a_folder_that_is_none(there: bool, tmp_path: Path) -> None:
         (tmp_path / "x").write_text("")
     done = CliRunner().invoke(main, ["recipes", "--recipes", str(tmp_path / "x")])
     assert (done.exit_code, done.stderr.split("\n")[0]) == (2, f"{tmp_path / 'x'}: not a folder of recipes")
+
+
+OLDER = {
+    "an unknown key": ({"recipe.toml": "subject = 's'\n"}, "recipe.toml: subject: unknown key"),
+    "an unknown key in a table": ({"recipe.toml": "[shell]\nword = 's'\n"}, "recipe.toml: shell.word: unknown key"),
+    "a file is missing": ({"recipe.toml": "[shell]\nbefore = 'x.sh'\n"}, "recipe.toml: shell.before: x.sh"),
+    "a file of no name": ({"blok.sh": "a\n"}, "blok.sh: no table"),
+    "a file of no name beside another": ({"blok.py": "a\n", "option.sh": "# option: o\n"}, "blok.py: no table"),
+    "nothing": ({}, "an earlier release without a file"),
+    "no table that changes anything": ({"lines.sh": "V W\n"}, "shell: neither"),
+    "an option without its lines": ({"option.sh": "# option: o\n"}, "shell.before: the option 'o' has no snippet"),
+}
+
+
+@pytest.mark.parametrize(("files", "said"), OLDER.values(), ids=OLDER)
+def test_a_broken_earlier_release_is_named(files: dict[str, str], said: str, tmp_path: Path) -> None:
+    folder = written(tmp_path, HEAD + BLOCK + OPTION, option="# option: o\n", lines="V W\n") / "older" / "1.0"
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(UsageError) as caught:
+        recipes.read(folder.parent.parent)
+    assert str(caught.value).startswith(str(folder))
+    assert f"{folder}/{said}" in str(caught.value) or f": {said}" in str(caught.value)
+
+
+def test_an_earlier_release_before_the_option_and_in_one_language(tmp_path: Path) -> None:
+    text = HEAD + BLOCK + OPTION + "python = 'lines.sh'\n[python]\nbefore = 'option.sh'\n"
+    folder = written(tmp_path, text, option="# option: o\n", lines="V W\n")
+    (folder / "older" / "1.0").mkdir(parents=True)
+    (folder / "older" / "1.0" / "recipe.toml").write_text("[shell]\nbefore = 'first.sh'\n")
+    (folder / "older" / "1.0" / "first.sh").write_text("a\n")
+    ((changes, options),) = recipes.read(folder).older
+    assert (list(changes), list(options)) == (["shell"], [])
+
+
+def test_the_folder_of_one_recipe_is_no_folder_of_recipes(tmp_path: Path) -> None:
+    folder = written(tmp_path, HEAD + SHELL)
+    done = CliRunner().invoke(main, ["recipes", "--recipes", str(folder)])
+    said = [f"{folder}: a recipe, not a folder of recipes", f"  Name the folder above it: --recipes {tmp_path}"]
+    assert (done.exit_code, done.stderr.splitlines()) == (2, said)
+
+
+@pytest.mark.parametrize("name", ["Mine", "my recipe", "-mine", "mine_2"])
+def test_a_name_that_cannot_be_a_recipe_s(name: str, tmp_path: Path) -> None:
+    folder = written(tmp_path, HEAD + SHELL, name)
+    done = CliRunner().invoke(main, ["recipes", "--recipes", str(tmp_path)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"{folder}: {name!r} cannot be a recipe's name\n")
 
 
 def test_broken_scenarios_are_named_with_file_and_key(tmp_path: Path, tree: Callable[[str], Path]) -> None:
@@ -340,6 +442,24 @@ def test_words_go_into_every_list_that_may_run(tmp_path: Path) -> None:
 def test_an_import_that_the_reverse_could_not_tell_is_refused(text: str) -> None:
     with pytest.raises(RefusedError, match="os is"):
         planned(BUNDLED["docker-build-network"], Script("x.py", text))
+
+
+def test_an_option_s_words_are_whole_words(tmp_path: Path) -> None:
+    lines = "NOV V.W V1\n"
+    recipe = made(tmp_path, BLOCK + OPTION + "body = 'V, NOV'\n", option="a\n# option: o\n", lines=lines)
+    option = recipe.options["o"]
+    done = pipeline.planned(parse(Script("x.sh", "docker build .\n")), recipe, recipe.values({"o": "x:y"}))
+    assert done.result.text == "a\nNOV x.y V1\n\ndocker build .\n"
+    assert planned(recipe, done.result).values == {"o": "x:y"}
+    assert option.says("x:y") == "x, NOV"
+    assert (option.words("x:y"), option.words("a")) == ({"v": "x", "w": "y"}, {})
+
+
+def test_a_value_that_does_not_fit_shows_the_form(tmp_path: Path) -> None:
+    recipe = made(tmp_path, BLOCK + OPTION, option="# option: o\n", lines="V W\n")
+    with pytest.raises(UsageError) as caught:
+        recipe.values({"o": "x"})
+    assert (caught.value.what, caught.value.hint) == ("--set o=x: the form is V:W", "o: h")
 
 
 def test_unknown_options_are_refused() -> None:
