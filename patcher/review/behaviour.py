@@ -46,7 +46,7 @@ def applicable(stage: Stage, scenarios: tuple[Scenario, ...]) -> tuple[Scenario,
         scenario
         for scenario in scenarios
         if (not scenario.languages or stage.language in scenario.languages)
-        and (not scenario.option or scenario.option in stage.conditions)
+        and (not scenario.option or scenario.option in stage.chosen)
     )
 
 
@@ -65,7 +65,7 @@ def run(
 ) -> tuple[Finding, ...]:
     """Puts ``patched`` through the scenarios, with ``original`` as the reference, and returns one finding for each.
 
-    ``options`` are the recipe's as chosen; ``companions`` are other files of the tree, by path, for where the
+    ``options`` are the recipe's as chosen, by name; ``companions`` are other files of the tree, by path, for where the
     scenarios have none of their own. ``exhaustive`` adds
     a finding for each signal at every point inside the block. ``jobs`` sandboxes run at once (by default
     two more than there are processors: each waits at times).

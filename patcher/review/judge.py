@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from patcher.model import Finding, Verdict
-from patcher.review.scenarios import Scenario, fill
+from patcher.review.scenarios import Scenario, fill, pattern
 from patcher.review.stage import Listing, Result, Run, Stage
 
 _LINES = 150  # of evidence, each with at most so many characters
@@ -143,10 +143,10 @@ class Judge:
                 known = {re.sub(r"\d+", "0", line) for line in same.errors.splitlines()}  # `time` never says the same
                 new = [line for line in lines if re.sub(r"\d+", "0", line) not in known]
                 problems += [f"standard error has {line!r}" for line in new][:1]
-            for pattern in expect.says:
+            for text in expect.says:
                 # Each try of a build says the same.
-                if len({line for line in lines if re.search(fill(pattern, words), line)}) != 1:
-                    problems.append(f"not one line of standard error says {fill(pattern, words)}")
+                if len({line for line in lines if pattern(text, words).search(line)}) != 1:
+                    problems.append(f"not one line of standard error says {fill(text, words)}")
         if expect.look:
             problems += [
                 f"{what}, on the way"

@@ -133,11 +133,12 @@ class Stage:
         self.companions = {path: one for path, one in companions.items() if path not in scenarios.tree}
         self.language = language(patched)
         self.keep = keep
-        self.conditions = {}
-        for name, value in options.items():
-            variable, equals, wanted = value.partition("=")
-            if equals:
-                self.conditions[name] = (variable, wanted)
+        # The parts of each option's value, where that is not the default.
+        self.chosen = {
+            name: words
+            for name, choice in scenarios.options.items()
+            if (words := choice.option.words(options.get(name, choice.option.default)))
+        }
         self.driver = marshal.dumps(compile(_harness("driver.py"), "driver.py", "exec"))
         names = ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py")
         self.harness = {name: _harness(name) for name in names}
@@ -156,19 +157,16 @@ class Stage:
         words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{script.path}"}
         words |= {**self.scenarios.words, **scenario.words}
         if scenario.option:
-            words["variable"], words["value"] = self.conditions[scenario.option]
+            words |= self.chosen[scenario.option]
         return words
 
     def job(self, scenario: Scenario, script: Script, trace: Trace | None) -> dict[str, Any]:
         """What the driver is told (see ``harness/driver.py``)."""
         words = self.words(scenario, script)
-        environment: dict[str, str | None] = {
-            "HOME": HOME,
-            "USER": "ci",
-            "LC_ALL": "C.UTF-8",
-            **dict(self.conditions.values()),
-        }
+        environment: dict[str, str | None] = {"HOME": HOME, "USER": "ci", "LC_ALL": "C.UTF-8"}
         environment.update(self.scenarios.environment)
+        for name, parts in self.chosen.items():
+            environment.update(fill(self.scenarios.options[name].environment, parts))
         files: list[list[str]] = []
         taken = {*environment, *scenario.environment}
         extra = {
@@ -245,7 +243,7 @@ class Stage:
         path = fill(entry.path, words)
         if entry.link:
             return [[path, "link", "", fill(entry.link, words)]]
-        if entry.text:
+        if entry.text is not None:
             return [[path, "file", "644", entry.text]]
         tree = self.scenarios.trees[entry.tree]
         files = [[f"{path}/{name}", "file", "644", text] for name, text in tree.items() if name != "."]
