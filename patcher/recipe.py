@@ -39,7 +39,8 @@ _DROPPED = re.compile(r"\[|re:|:", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 # What is plain without these needs no parser, which takes a tenth of a second to import.
 _SPLITS = re.compile(
-    r"[;&|<>()#\\`'\n]|^(?:if|then|elif|else|fi|while|until|for|select|do|done|case|esac|function|coproc|!)[ \t]"
+    r"[;&|<>()#\\`'\n]|^(?:if|then|elif|else|fi|while|until|for|select|do|done|case|esac|function|coproc|time|!)[ \t]"
+    r"|^\w+\+?="
 )
 
 
@@ -409,7 +410,11 @@ def _wrong_wrap(wrap: str, language: str) -> str:
             return "{callee} is for Python alone"
         if not wrap.endswith((" ", "\t")):
             return "a blank at its end is needed"
-        return "" if _one_command(wrap + "y") else "with a command behind it, it must be one command"
+        return (
+            ""
+            if _one_command(wrap + "y")
+            else "with a command behind it, it must be one command, without an assignment or a reserved word"
+        )
     if not callee:
         return "{callee} is missing, which stands for the function that is called"
     try:
@@ -435,7 +440,7 @@ def _wrong_insert(insert: str, language: str) -> str:
 
 
 def _one_command(text: str) -> bool:
-    """Whether a line of shell is one command, with its last letter as its last word."""
+    """Whether a line of shell is one command, from its first letter to its last, which is a word of its own."""
     if not _SPLITS.search(text) and text.count('"') % 2 == 0 and text.count("{") == text.count("}"):
         return True
     from patcher.parse import shell  # see _SPLITS
@@ -446,4 +451,5 @@ def _one_command(text: str) -> bool:
         return False
     commands = [command for command in syntax.commands if syntax.statements[command.statement].parent < 0]
     inner = [statement for statement in syntax.statements if statement.parent < 0]
-    return len(commands) == len(inner) == 1 and commands[0].words[-1].start == len(text) - 1
+    ends = [(command.words[0].start, command.words[-1].start) for command in commands]
+    return len(inner) == 1 and ends == [(0, len(text) - 1)]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
@@ -172,7 +176,10 @@ BROKEN = {
     "a wrap with other braces": (HEAD + "[python]\nwrap = 'f({}, {callee}, '\n", "python.wrap: "),
     "a wrap without a blank": (HEAD + "[shell]\nwrap = 'nice'\n", "shell.wrap: a blank"),
     "a wrap that ends its command": (HEAD + "[shell]\nwrap = 'nice; '\n", "shell.wrap: "),
-    "a wrap that begins a compound command": (HEAD + "[shell]\nwrap = 'if '\n", "shell.wrap: "),
+    **{
+        f"a wrap that is no word: {word!r}": (HEAD + f"[shell]\nwrap = '{word} '\n", "shell.wrap: ")
+        for word in ("if", "time", "!", "X=1", "{", "${X}")
+    },
     **{
         f"words of no one command: {words!r}": (HEAD + f"[shell]\ninsert = {json.dumps(words)}\n", "shell.insert: ")
         for words in ("a; b", "a &", "a | b", "a\\", "# a", "a #", "a)", "$(", '"$X', "'", "${X", "<<E", ">", " a")
@@ -467,8 +474,42 @@ def test_unknown_options_are_refused() -> None:
         BUNDLED["docker-build-network"].values({"cache-to": "always"})
 
 
+DOCUMENT = (FIXTURES.parent / "docs" / "recipes.md").read_text(encoding="utf8")
+
+
+@pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing() or "there is one")
+def test_the_walk_through_does_what_it_says(tmp_path: Path) -> None:
+    walk = DOCUMENT.partition("## A first one")[2].partition("**5.")[0]
+    walk = walk.replace("docker-build-progress", "walk-through")  # whoever went on to step 5 has one of that name
+    first, second = re.findall(r"```toml\n(.*?)```", walk, re.DOTALL)
+    commands = re.findall(r"^ {4}(\w.*)$", walk, re.MULTILINE)
+    assert commands[0].startswith("mkdir")
+    shutil.copytree(FIXTURES / "29.x", tmp_path / "bitcoin")
+    (tmp_path / "ci-patcher").symlink_to(FIXTURES.parent)
+    said: list[str] = []
+    folder = tmp_path / "my-recipes" / "walk-through"
+    where = ""
+    for command in commands:
+        if command.startswith("cd "):
+            where = f"{command} && "
+        text = f'ci-patcher() {{ "{sys.executable}" -m patcher "$@"; }}; {where}{command}'
+        environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(FIXTURES.parent)}
+        done = subprocess.run(
+            ["bash", "-c", text], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == (1 if " verify " in command else 0), done.stderr
+        said.append(done.stdout + done.stderr)
+        if command.startswith("mkdir"):
+            (folder / "recipe.toml").write_text(first)
+    assert "rows held: 1-2" in said[-2]
+    assert {line[:4] for line in said[-1].splitlines() if " broken " in line} == {"  2 "}
+    shown = (folder / "scenarios.toml").read_text()
+    assert [part for part in second.split("\n\n") if part.strip() not in shown] == []
+    assert "network" not in shown.lower()
+
+
 def test_every_key_is_described() -> None:
-    text = (FIXTURES.parent / "docs" / "recipes.md").read_text(encoding="utf8")
+    text = DOCUMENT
     kinds = (Change, Option, Foreign, scenarios.Scenario, scenarios.Scenarios, scenarios.Expect)
     keys = {field.name for kind in kinds for field in fields(kind)} - {"recipe", "scenarios", "snippets"}
     assert [key for key in sorted(keys) if f"`{key}" not in text and f"[{key}" not in text] == []
