@@ -270,8 +270,8 @@ class _Reader:
     def lines(self, name: str, key: str) -> tuple[str, ...]:
         try:
             text = (self.folder / name).read_text(encoding="utf8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise self.error(key, f"{name} cannot be read: {error}") from None
+        except (OSError, ValueError) as error:
+            raise self.error(key, f"{name!r} cannot be read: {error}") from None
         return tuple(text.splitlines())
 
     def foreign(self, entry: dict[str, Any], index: int) -> Foreign:

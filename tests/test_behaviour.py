@@ -342,6 +342,7 @@ REFUSED = {
     "a prelude": (GOOD + 'preludes = ["none"]\n', "nothing is called 'none'"),
     "a prelude in another language": (GOOD + '[preludes.p]\nbash = "true"\n', "preludes.p must hold sh or py"),
     "a program": ('programs = { tool = "none.sh" }\n' + GOOD, "none.sh"),
+    "a program of no possible name": ('programs = { tool = "\\u0000" }\n' + GOOD, "programs.tool: "),
     "a language": (GOOD + 'languages = ["shell"]\n', "'one': languages: 'shell' is neither"),
     "each of nothing": (GOOD + "each = { at = [] }\n", "each.at must be a list of strings, at least of one"),
     "each that is no table": (GOOD + 'each = ["a"]\n', "each must be a table, in the scenario 'one'"),

@@ -162,7 +162,8 @@ BROKEN = {
     "no language": (HEAD, "shell: neither [shell] nor [python]"),
     "a language that does nothing": (HEAD + "[shell]\n", "shell: "),
     "no table": (HEAD + "shell = 1\n", "shell: "),
-    "a file is missing": (HEAD + "[shell]\nbefore = 'none.sh'\n", "shell.before: none.sh"),
+    "a file is missing": (HEAD + "[shell]\nbefore = 'none.sh'\n", "shell.before: 'none.sh'"),
+    "a file of no possible name": (HEAD + '[shell]\nbefore = "\\u0000"\n', "shell.before: "),
     "a place that is none": (HEAD + "[shell]\nbefore = 'block.sh'\nplace = 'top'\n", "shell.place: "),
     "words on two lines": (HEAD + "[shell]\ninsert = 'a\\nb'\n".replace("'a\\nb'", '"a\\nb"'), "shell.insert: "),
     "a bad regular expression": (HEAD + "seen = ['(']\n" + SHELL, "seen: not a regular expression"),
@@ -267,7 +268,7 @@ def test_a_folder_that_is_none(there: bool, tmp_path: Path) -> None:
 OLDER = {
     "an unknown key": ({"recipe.toml": "subject = 's'\n"}, "recipe.toml: subject: unknown key"),
     "an unknown key in a table": ({"recipe.toml": "[shell]\nword = 's'\n"}, "recipe.toml: shell.word: unknown key"),
-    "a file is missing": ({"recipe.toml": "[shell]\nbefore = 'x.sh'\n"}, "recipe.toml: shell.before: x.sh"),
+    "a file is missing": ({"recipe.toml": "[shell]\nbefore = 'x.sh'\n"}, "recipe.toml: shell.before: 'x.sh'"),
     "a file of no name": ({"blok.sh": "a\n"}, "blok.sh: no table"),
     "a file of no name beside another": ({"blok.py": "a\n", "option.sh": "# option: o\n"}, "blok.py: no table"),
     "nothing": ({}, "an earlier release without a file"),

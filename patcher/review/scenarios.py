@@ -562,7 +562,7 @@ def load(folder: Path, recipe: str) -> Scenarios:
     for name, source in file.mapping("programs").items():
         try:
             programs[name] = (folder / source).read_text(encoding="utf8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             what = error.strerror if isinstance(error, OSError) else error
             raise UsageError(f"programs.{name}: {source}: {what}", where=where) from error
     preludes, trees, how = file.table("preludes"), file.table("trees"), file.table("how")
