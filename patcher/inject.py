@@ -107,7 +107,7 @@ def _wrap(script: Script, command: Command, wrap: str) -> Edit:
             hint="Write it so that the list of the build's words comes first, directly behind the parenthesis. "
             f"Where {command.callee} is what another recipe put there: take that out first, two do not combine here.",
         )
-    text = wrap.format(callee=command.callee)
+    text = wrap.replace("{callee}", command.callee)
     return Edit(start, end, text.rstrip(" ") if script.text[end : end + 1] in {"\r", "\n"} else text, "the build")
 
 
