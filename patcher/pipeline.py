@@ -191,10 +191,10 @@ def scenarios(
 ) -> list[Finding]:
     """The recipe's scenarios on the reference and a result, by default the script as it stands.
 
-    Empty where the recipe has none. Raises UsageError where they are broken.
+    Where the recipe has none, that is the finding. Raises UsageError where they are broken.
     """
     if not (recipe.folder / "scenarios.toml").is_file():
-        return []
+        return [Finding("scenarios", Verdict.NOT_RUN, "the recipe has none")]
     from patcher.review import behaviour  # not for a run without scenarios
 
     loaded = behaviour.load_scenarios(recipe.folder, recipe.name)

@@ -333,6 +333,15 @@ def made(tmp_path: Path, change: str, **files: str) -> Recipe:
     return recipes.read(written(tmp_path, HEAD + change, **files))
 
 
+def test_a_recipe_without_scenarios_says_so(tmp_path: Path, tree: Callable[[str], Path]) -> None:
+    written(tmp_path, HEAD.replace("x.sh", "ci/test/02_run_container.sh") + SHELL)
+    arguments = ["patch", *ARGUMENTS, "--recipes", str(tmp_path), "--recipe=mine", str(tree("28.x"))]
+    arguments.remove("--no-verify")
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, "not run: scenarios: the recipe has none" in done.stderr) == (0, True), done.stderr
+    assert CliRunner().invoke(main, [*arguments, "--strict"]).exit_code == 1
+
+
 def test_words_go_into_each_try_and_out_again(tmp_path: Path) -> None:
     recipe = made(tmp_path, SHELL)
     with_words, without = TRIES.replace("{}", WORDS), TRIES.replace("{}", "")

@@ -135,8 +135,9 @@ def markdown(done: Patch, diff: str) -> str:
     fence = "```"
     while fence in diff:
         fence += "`"
-    lines = [f"### {done.plan.script.path}", ""]
-    lines += [f"- {line}" for line in summary(done)]
+    lines = [f"### {done.recipe.subject}", ""]
+    base = [f"Base: {done.source.name}, commit {done.source.revision}"] if done.source.revision else []
+    lines += [f"- {line}" for line in [*summary(done), *base]]
     return "\n".join([*lines, "", f"{fence}diff", diff.rstrip("\n"), fence]) + "\n"
 
 
