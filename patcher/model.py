@@ -81,16 +81,6 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """A variable's name where it is read or assigned."""
-
-    offset: int
-    name: str
-    assigned: bool = False
-    value: str | None = None  # what is assigned, where the text alone tells
-
-
-@dataclass(frozen=True, slots=True)
 class Word:
     """One word of a command. ``text`` is its value where the source alone tells, else None; ``variable`` is
     set where the word is nothing but one variable; ``room`` is whether other words can be put behind it."""
@@ -100,6 +90,21 @@ class Word:
     text: str | None
     variable: str = ""
     room: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A variable's name where it is read or assigned.
+
+    ``value`` is what is assigned, where the text alone tells; ``words`` are the words that it has when it is run,
+    unknown ones among them. A value that goes on from the one before has the variable itself among its words.
+    """
+
+    offset: int
+    name: str
+    assigned: bool = False
+    value: str | None = None
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +125,20 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """One way in which a function of a script hands on its arguments: as the words behind ``words``, without the
+    first ``taken``, None where that is not known."""
+
+    words: tuple[Word, ...]
+    taken: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Syntax:
     """What a parser found in a script, in the terms that the later stages share for every language.
 
-    ``forwarders`` are the functions of the script that run their own arguments.
+    ``forwarders`` are the functions of the script that run their own arguments, ``forwards`` how (in shell), and how
+    those do that put something before them.
     """
 
     script: Script
@@ -132,6 +147,7 @@ class Syntax:
     commands: tuple[Command, ...]
     names: tuple[Name, ...]  # by offset
     forwarders: frozenset[str] = frozenset()
+    forwards: Mapping[str, tuple[Forward, ...]] = field(default_factory=dict)
     imports: Mapping[str, int] = field(default_factory=dict)  # Python: module -> offset of its statement
     imports_end: int = -1  # Python: where a line behind the last import goes
 

@@ -74,6 +74,8 @@ NOT_COMMANDS = {
     "test": "[[ docker == build && -n $x ]]\n",
     "pattern": "case $x in docker|build) ;; esac\n",
     "default": 'echo "${x:-docker build .}"\n',
+    "default in quotes": "echo ${x:-'docker' \"build\"}\n",
+    "comment in backquotes": "echo `# docker build .` a `:; # docker build .`\n",
     "arithmetic": "echo $((docker + build))\n",
 }
 
@@ -110,6 +112,8 @@ BUILDS = {
     "in a substitution": 'x="$(docker build .)"\n',
     "in a substitution of a here-document": "cat <<EOF\n$(docker build .)\nEOF\n",
     "in backquotes": "x=`docker build .`\n",
+    "behind a comment in backquotes": "x=`# it's (one\n` y=`a # 'b`; docker build .\n",
+    "in backquotes behind a comment": "x=`# it's (one\ndocker build . # \"two`\n",
     "in a process substitution": "cat < <(docker build .)\n",
     "in a function": "f() { docker build .; }\n",
     "in a function of the other form": "function f {\n  docker build .\n}\n",
@@ -151,6 +155,50 @@ def test_bash_takes_what_the_table_says(text: str) -> None:
     plain = text.replace("\r\n", "\n").removeprefix("\ufeff")
     done = subprocess.run([bash, "-O", "extglob", "-n"], input=plain, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+VALUES = {
+    "nothing": ("x=", ("", [])),
+    "a string": ("x='a b'c", ("a bc", ["a", "bc"])),
+    "blanks": ("x=' a\n b '", (" a\n b ", ["a", "b"])),
+    "unknown parts": ('x="a --b=$c d$e $f g"', (None, ["a", None, None, "$f", "g"])),
+    "an array": ('x=("a b" $c "d$e")', (None, ["a b", "$c", None])),
+    "an empty array": ("x=()", ("", [])),
+    "more of it": ("x+=' a'", (" a", ["$x", "a"])),
+    "more elements": ('x+=(a "$b")', (None, ["$x", "a", "$b"])),
+    "an element": ("x[1]=a", ("a", ["a"])),
+    "an element with quotes in its subscript": ("x['1']=a", (None, [None])),
+    "a default": ("x=${y:-a b}", ("a b", ["$y"])),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), VALUES.values(), ids=VALUES)
+def test_what_is_assigned(text: str, expected: tuple[str | None, list[str | None]]) -> None:
+    (name,) = (name for name in parse(Script("x.sh", text)).names if name.assigned)
+    assert (name.value, [f"${word.variable}" if word.variable else word.text for word in name.words]) == expected
+
+
+FORWARDS = {
+    "nothing": ('f() { echo "$1"; }', {}),
+    "all": ('f() { "$@"; }', {"f": [("", 0)]}),
+    "behind words": ('f() { timeout 5 "$@" x; }', {"f": [("timeout 5", 0)]}),
+    "without the first": ('f() { local n=$1; shift; while ! "${@}"; do :; done; }', {"f": [("", 1)]}),
+    "without two": ('f() { shift 2; "$@"; }', {"f": [("", 2)]}),
+    "from the second on": ('f() { echo "$1"; "${@:2}"; }', {"f": [("", 1)]}),
+    "without some": ('f() { if a; then shift; fi; "$@"; }', {"f": [("", None)]}),
+    "in two ways": ('f() { if a; then "$@"; else b "$@"; fi; }', {"f": [("", 0), ("b", 0)]}),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), FORWARDS.values(), ids=FORWARDS)
+def test_how_a_function_hands_on_its_arguments(text: str, expected: dict[str, list[tuple[str, int | None]]]) -> None:
+    syntax = parse(Script("x.sh", text))
+    found = {
+        name: [(" ".join(text[word.start : word.end] for word in way.words), way.taken) for way in ways]
+        for name, ways in syntax.forwards.items()
+    }
+    assert found == expected
+    assert syntax.forwarders == {name for name, ways in expected.items() if any(words == "" for words, _ in ways)}
 
 
 FAILING_BEFORE = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, product
 
 from patcher.anchors import kind
 from patcher.errors import NoBuildError, RefusedError
@@ -27,6 +28,13 @@ _TAKES_A_VALUE = frozenset(
 _ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 
 
+_ENGINES = frozenset({"docker", "podman"})
+# Values that a variable, or the words of one command, may have. Beyond that a script is only read more slowly.
+_MOST_ALTERNATIVES = 16
+
+_Tokens = tuple[str | None, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     index: int
@@ -41,7 +49,7 @@ def find(syntax: Syntax) -> Anchor:
 
     Raises NoBuildError where there is none, RefusedError with ``file:line:col`` of each where there are several.
     """
-    values = _values(syntax)
+    values = _Values(syntax)
     candidates = [found for i, c in enumerate(syntax.commands) if (found := _candidate(i, c, values, syntax))]
     docker = [candidate for candidate in candidates if candidate.engine == "docker"]
     every = docker or candidates
@@ -84,68 +92,113 @@ def _line(candidate: _Candidate, syntax: Syntax) -> str:
     return f"{syntax.script.where(candidate.command.words[0].start)}: {words}"
 
 
-def _values(syntax: Syntax) -> dict[str, list[str | None]]:
-    """What the script itself assigns to each variable."""
-    values: dict[str, list[str | None]] = {}
-    for name in syntax.names:
-        if name.assigned:
-            values.setdefault(name.name, []).append(name.value)
-    return values
+class _Values:
+    """What a word may stand for, by what the script itself assigns and defines."""
+
+    def __init__(self, syntax: Syntax) -> None:
+        self._forwards = syntax.forwards
+        self._assigned: dict[str, list[tuple[Word, ...]]] = {}
+        for name in syntax.names:
+            if name.assigned and (name.words or name.value is not None):
+                split = tuple(Word(name.offset, name.offset, text) for text in (name.value or "").split())
+                self._assigned.setdefault(name.name, []).append(name.words or split)
+        self._known: dict[str, list[_Tokens]] = {}
+
+    def word(self, word: Word) -> list[_Tokens]:
+        """What a word may stand for: itself, or what its variable is assigned or defaults to."""
+        return self._word(word, "", [])
+
+    def before(self, word: Word) -> list[_Tokens]:
+        """What the function of the script that a word names puts before the arguments that it hands on."""
+        if word.text is None or word.variable:
+            return []
+        key = f"{word.text}()"
+        if key not in self._known:
+            self._known[key] = []  # while it is looked up, as it may refer to itself
+            ways = (way.words for way in self._forwards.get(word.text, ()) if way.words and way.taken == 0)
+            self._known[key] = _some(tokens for words in ways for tokens in self._expanded(words, "", []))
+        return self._known[key]
+
+    def _word(self, word: Word, own: str, latest: list[_Tokens]) -> list[_Tokens]:
+        if not word.variable:
+            return [(word.text,), *self.before(word)]
+        default: list[_Tokens] = [tuple(word.text.split())] if word.text is not None else []
+        assigned = latest if word.variable == own else self._variable(word.variable)
+        return [*default, *assigned] or [(None,)]
+
+    def _variable(self, variable: str) -> list[_Tokens]:
+        if variable not in self._known:
+            self._known[variable] = []  # as above
+            every: list[_Tokens] = []
+            latest: list[_Tokens] = []
+            for words in self._assigned.get(variable, ()):
+                goes_on = any(word.variable == variable for word in words)
+                new = self._expanded(words, variable, latest)
+                latest = new if goes_on else [*latest, *new]
+                every += new
+            self._known[variable] = _some(every)
+        return self._known[variable]
+
+    def _expanded(self, words: Sequence[Word], own: str, latest: list[_Tokens]) -> list[_Tokens]:
+        """The words with what they may stand for in their place. Those in front vary first: they name the program."""
+        choices = [self._word(word, own, latest) for word in reversed(words)]
+        return _some(
+            tuple(token for tokens in reversed(chosen) for token in tokens)
+            for chosen in islice(product(*choices), _MOST_ALTERNATIVES)
+        )
 
 
-def _candidate(index: int, command: Command, values: dict[str, list[str | None]], syntax: Syntax) -> _Candidate | None:
-    first = command.words[0]
-    for i in range(len(command.words)):
-        found = _engine(command.words, i, values)
+def _some(values: Iterable[_Tokens]) -> list[_Tokens]:
+    return list(islice(dict.fromkeys(values), _MOST_ALTERNATIVES))
+
+
+def _name(token: str | None) -> str:
+    """A program's name without its folder."""
+    return token.rsplit("/", 1)[-1] if token is not None else ""
+
+
+def _candidate(index: int, command: Command, values: _Values, syntax: Syntax) -> _Candidate | None:
+    words = command.words
+    for i in range(len(words)):
+        found = _engine(words, i, values, syntax)
         if found:
-            return _Candidate(index, command, (i, found[0]), found[1]) if _leads(command.words[:i], syntax) else None
-        if i == 0 and first.text is not None and not first.variable and not _leads([first], syntax):
+            return _Candidate(index, command, (i, found[0]), found[1]) if _leads(words[:i], values, syntax) else None
+        if i == 0 and words[0].text is not None and not words[0].variable and not _leads(words[:1], values, syntax):
             return None
     return None
 
 
-def _leads(words: Sequence[Word], syntax: Syntax) -> bool:
+def _leads(words: Sequence[Word], values: _Values, syntax: Syntax) -> bool:
     """Whether the words before the engine's name run what follows them (``echo`` does not)."""
-    if not words:
+    if not words or words[0].variable:
         return True
-    first = words[0]
-    if first.text is None or first.variable:
-        return True
-    name = first.text.rsplit("/", 1)[-1]
-    return name in _WRAPPERS or first.text in syntax.forwarders or first.text == "exec"
+    ways = [(words[0].text,), *values.before(words[0])]
+    return words[0].text in syntax.forwarders or any(_runs(tokens) for tokens in ways)
 
 
-def _engine(words: Sequence[Word], i: int, values: dict[str, list[str | None]]) -> tuple[int, str] | None:
+def _runs(tokens: _Tokens) -> bool:
+    """Whether these words run those that follow: none, assignments, or a program for which this is known."""
+    i = 0
+    while i < len(tokens) and _ENVIRONMENT.fullmatch(tokens[i] or ""):
+        i += 1
+    return i == len(tokens) or tokens[i] is None or tokens[i] == "exec" or _name(tokens[i]) in _WRAPPERS
+
+
+def _engine(words: Sequence[Word], i: int, values: _Values, syntax: Syntax) -> tuple[int, str] | None:
     """The index of the last word that names the build which begins at ``i``, and the engine."""
     found: list[tuple[int, str]] = []
-    for start in _alternatives(words[i], values):
-        tokens = [(token, i) for token in _program(start)]
-        if not tokens or tokens[0][0].rsplit("/", 1)[-1] not in {"docker", "podman"}:
+    for start in values.word(words[i]):
+        at = next((at for at, token in enumerate(start) if _name(token) in _ENGINES), None)
+        if at is None or not _runs(start[:at]):
             continue
-        end = _verbs([*tokens[1:], *((word.text, j) for j, word in enumerate(words) if j > i)])
+        inside: list[tuple[str | None, int]] = [(token, i) for token in start[at + 1 :]]
+        if words[i].text in syntax.forwards and not words[i].variable and _verbs(inside) is not None:
+            continue  # a function that has the whole build in it: that is the place
+        behind = [(token, j) for j in range(i + 1, len(words)) for token in values.word(words[j])[0] or (None,)]
+        end = _verbs([*inside, *behind])
         if end is not None:
-            found.append((end, tokens[0][0].rsplit("/", 1)[-1]))
+            found.append((end, _name(start[at])))
     return min(found, key=lambda pair: pair[1]) if found else None
-
-
-def _alternatives(word: Word, values: dict[str, list[str | None]]) -> Iterator[list[str]]:
-    """The words that one may stand for: itself, or what its variable is assigned or defaults to."""
-    if not word.variable:
-        yield [word.text] if word.text else []
-        return
-    if word.text is not None:
-        yield word.text.split()
-    for value in values.get(word.variable, []):
-        if value is not None:
-            yield value.split()
-
-
-def _program(words: list[str]) -> list[str]:
-    """The words of a variable's value from the program on."""
-    i = 0
-    while i < len(words) and (_ENVIRONMENT.fullmatch(words[i]) or words[i].rsplit("/", 1)[-1] in _WRAPPERS):
-        i += 1
-    return words[i:]
 
 
 def _verbs(tokens: list[tuple[str | None, int]]) -> int | None:

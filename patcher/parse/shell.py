@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import bashlex
 
 from patcher.errors import InputError
-from patcher.model import Command, Name, Script, Statement, Syntax, Word
+from patcher.model import Command, Forward, Name, Script, Statement, Syntax, Word
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
@@ -28,11 +28,12 @@ _IN_DOUBLE = re.compile(r"[^\"\\$`]+")
 _IN_HERE_DOCUMENT = re.compile(r"[^\\$`]+")
 _SPACE = re.compile(r"(?:[ \t]|\r(?=\n)|\\\r?\n)+")
 _REDIRECTION = re.compile(r"&>>|&>|<<<|<<-|<<|<>|<&|>>|>&|>\||<(?!\()|>(?!\()")
-_DEFAULT = re.compile(r":?-([A-Za-z0-9_./ -]*)$")
+_DEFAULT = re.compile(r":?[-=]")
+_BLANKS = re.compile(r"[ \t\n]+")
 _DECLARES = frozenset({"export", "local", "declare", "readonly", "typeset"})
 _OPENS = frozenset({"if", "then", "else", "elif", "while", "until", "do", "{", "!"})
 _CLOSES = frozenset({"fi", "done", "}"})
-_RUNS_ITS_ARGUMENTS = frozenset({'"$@"', "$@", '"${@}"', "${@}", "$*", '"$*"'})
+_ARGUMENTS = re.compile(r'"?\$(?:[@*]|\{[@*](?::(?P<first>[1-9][0-9]*))?\})"?')
 
 
 class _ShellSyntaxError(Exception):
@@ -65,20 +66,46 @@ class _Frame:
         return "".join(parts)
 
 
-@dataclass(slots=True)
 class _Piece:
-    """What the text of a word is worth: its value where known, and the variable that it consists of."""
+    """What the text of a word is worth: its parts, each with its value where known and the variable that it is.
 
-    text: str | None = ""
-    variable: str = ""
+    ``elements`` are the words of an array's value.
+    """
+
+    __slots__ = ("elements", "parts")
+
+    def __init__(self, text: str | None = "", variable: str = "") -> None:
+        self.parts: list[tuple[str | None, str]] = [(text, variable)] if text != "" or variable else []
+        self.elements: tuple[Word, ...] | None = None
+
+    @property
+    def text(self) -> str | None:
+        known = [text for text, _ in self.parts if text is not None]
+        return "".join(known) if len(known) == len(self.parts) else None
+
+    @property
+    def variable(self) -> str:
+        return self.parts[0][1] if len(self.parts) == 1 else ""
 
     def add(self, other: _Piece) -> None:
-        alone = self.text == "" and not self.variable
-        self.variable = other.variable if alone else ""
-        if alone:
-            self.text = other.text
-        else:
-            self.text = None if self.text is None or other.text is None else self.text + other.text
+        self.parts += other.parts
+
+    def become(self, text: str | None, variable: str = "") -> None:
+        self.parts = [(text, variable)]
+
+    def word(self, start: int, end: int) -> Word:
+        return Word(start, end, self.text, self.variable)
+
+    def split(self, start: int, end: int) -> tuple[Word, ...]:
+        """The words that the value has when it is used without quotes."""
+        if self.elements is not None:
+            return self.elements
+        words: list[_Piece] = [_Piece()]
+        for text, variable in self.parts:
+            first, *others = [text] if text is None or variable else _BLANKS.split(text)
+            words[-1].add(_Piece(first, variable))
+            words += map(_Piece, others)
+        return tuple(word.word(start, end) for word in words if word.parts)
 
 
 class _Scanner:
@@ -125,8 +152,7 @@ class _Scanner:
                 command = empty = True
                 loop = ""
             elif c == "#":
-                end = text.find("\n", i)
-                i = size if end < 0 else end
+                i = self._comment(i)
             elif c == closer and depth == 0:
                 return i
             elif c == ";":
@@ -251,20 +277,36 @@ class _Scanner:
 
     def _emit_word(self, start: int, end: int, value: _Piece, frame: _Frame) -> bool:
         """Hand a word over, and say whether it has the form of an assignment."""
-        self.words[start] = Word(start, end, value.text, value.variable)
+        self.words[start] = value.word(start, end)
         match = _ASSIGNMENT.match(self.text, start, end)
         if match is None:
             frame.emit(start, "_" * (end - start))
             return False
         frame.emit(start, match[1] + "_" * (match.end() - 1 - match.end(1)) + "=" + "_" * (end - match.end()))
-        whole = value.text
-        assigned = whole[match.end() - start :] if whole is not None else None
-        self.assignments[start] = Name(start, match[1], assigned=True, value=assigned)
+        # Where there is a subscript with more than plain text in it, the value cannot be told from it.
+        before = match[0]
+        known = bool(value.parts) and (value.parts[0][0] or "").startswith(before)
+        assigned = _Piece(None)
+        if known:
+            (text, variable), *others = value.parts
+            assigned = _Piece((text or "")[len(before) :], variable)
+            assigned.parts += others
+            assigned.elements = value.elements
+        words = assigned.split(start, end)
+        if before.endswith("+="):
+            words = (Word(start, start, None, match[1]), *words)
+        self.assignments[start] = Name(start, match[1], assigned=True, value=assigned.text, words=words)
         return True
 
     def _skip(self, i: int) -> int:
         space = _SPACE.match(self.text, i)
         return space.end() if space else i
+
+    def _comment(self, i: int) -> int:
+        """The offset of what ends a comment: the line's end, or the backquote that closes the commands around."""
+        end = self.text.find("\n", i)
+        end = len(self.text) if end < 0 else end
+        return min(end, self._backquote) if self._backquote >= i else end
 
     def _skip_lines(self, i: int) -> int:
         while True:
@@ -272,8 +314,7 @@ class _Scanner:
             if self.text.startswith("\n", j):
                 j = self._bodies(j + 1)
             elif self.text.startswith("#", j):
-                end = self.text.find("\n", j)
-                j = len(self.text) if end < 0 else end
+                j = self._comment(j)
             if j == i:
                 return i
             i = j
@@ -509,10 +550,10 @@ class _Scanner:
             end = self._arithmetic_end(i + 3)
             if end > 0:
                 self._arithmetic(i + 3, end - 2)
-                value.text = None
+                value.become(None)
                 return end
         if text.startswith("$(", i):
-            value.text = None
+            value.become(None)
             return self._frame(i + 2, ")") + 1
         if text.startswith("${", i):
             return self._braces(i, value)
@@ -521,19 +562,19 @@ class _Scanner:
             if end < 0:
                 raise _ShellSyntaxError("unexpected end of file: $[ is not closed", i)
             self._arithmetic(i + 2, end)
-            value.text = None
+            value.become(None)
             return end + 1
         parameter = _PARAMETER.match(text, i + 1)
         if parameter is None:
-            value.text = "$"
+            value.become("$")
             return i + 1
         self.names.append(Name(i + 1, parameter[0]))
-        value.text, value.variable = None, parameter[0]
+        value.become(None, parameter[0])
         return parameter.end()
 
     def _braces(self, i: int, value: _Piece) -> int:
         text, start = self.text, i
-        value.text = None
+        value.become(None)
         i += 2
         if text[i : i + 1] in {"#", "!"} and _PARAMETER.match(text, i + 1):
             i += 1
@@ -545,29 +586,40 @@ class _Scanner:
             self.names.append(Name(parameter.start(), parameter[0]))
             i = parameter.end()
         rest = i
+        operator = _DEFAULT.match(text, i) if parameter and plain else None
+        i = operator.end() if operator else i
+        default = _Piece()
         while i < len(text):
             c = text[i]
             if c == "}":
-                operation = text[rest:i]
-                if parameter and plain and operation in {"", "[@]", "[*]"}:
-                    value.variable = parameter[0]
-                elif parameter and plain and (default := _DEFAULT.match(operation)):
-                    value.variable, value.text = parameter[0], default[1]
+                if parameter and plain and text[rest:i] in {"", "[@]", "[*]"}:
+                    value.become(None, parameter[0])
+                elif parameter and operator:
+                    value.become(default.text, parameter[0])
+                    if operator[0].endswith("="):
+                        words = default.split(rest, i)
+                        self.names.append(Name(parameter.start(), parameter[0], True, default.text, words))
                 return i + 1
             if c == "'" and not self._inside_double(start):
                 end = text.find("'", i + 1)
                 if end < 0:
                     break
+                default.add(_Piece(text[i + 1 : end]))
                 i = end + 1
             elif c == '"':
-                i = self._double(i, _Piece())
+                i = self._double(i, default)
             elif c == "\\":
+                default.add(_Piece(text[i + 1 : i + 2]))
                 i += 2
             elif c == "$":
-                i = self._dollar(i, _Piece())
+                piece = _Piece()
+                i = self._dollar(i, piece)
+                default.add(piece)
             elif c == "`":
                 i = self._backquoted(i)
+                default.add(_Piece(None))
             else:
+                default.add(_Piece(c))
                 i += 1
         raise _ShellSyntaxError("unexpected end of file: ${ is not closed", start)
 
@@ -592,20 +644,21 @@ class _Scanner:
     def _array(self, i: int, value: _Piece) -> int:
         """Read the words of ``name=( )`` up to behind the parenthesis."""
         start = i
-        texts: list[str | None] = []
+        elements: list[Word] = []
         while True:
             i = self._skip_lines(i)
             if i >= len(self.text):
                 raise _ShellSyntaxError("unexpected end of file: an array is not closed", start - 1)
             if self.text[i] == ")":
-                known = [text for text in texts if text is not None]
-                value.add(_Piece(" ".join(known) if len(known) == len(texts) else None))
+                known = [word.text for word in elements if word.text is not None]
+                value.add(_Piece(" ".join(known) if len(known) == len(elements) else None))
+                value.elements = tuple(elements)
                 return i + 1
             piece = _Piece()
             behind = self._word(i, piece)
             if behind == i:
                 raise _ShellSyntaxError("an array cannot be read", i)
-            texts.append(piece.text)
+            elements.append(piece.word(i, behind))
             i = behind
 
     def _extended_pattern(self, i: int) -> int:
@@ -682,7 +735,9 @@ class _Builder:
         self.statements: list[Statement] = []
         self.commands: list[Command] = []
         self.names: list[Name] = []
-        self.forwarders: set[str] = set()
+        self.forwards: dict[str, list[Forward]] = {}
+        self._taken: dict[str, int | None] = {}  # arguments that a function has shifted away so far
+        self._inside = ""  # the function around the commands of a substitution
         self._bodies = 0
         self._here_documents = sorted(scanner.here_documents)
 
@@ -690,8 +745,15 @@ class _Builder:
         parent = self._around(frame.start)
         self._bodies += 1
         body = self._bodies
+        self._inside = self._function(parent)
         for node, at in parts:
             self._body([node], at, parent, frozenset(), "", body)
+
+    def _function(self, statement: int) -> str:
+        """The name of the function in which a statement stands, if it does."""
+        while statement >= 0 and not self.statements[statement].defines:
+            statement = self.statements[statement].parent
+        return self.statements[statement].defines if statement >= 0 else ""
 
     def _around(self, offset: int) -> int:
         """The innermost statement, of those that are known, around an offset."""
@@ -826,12 +888,40 @@ class _Builder:
             self.names += [
                 self.scanner.assignments[word.start] for word in words[1:] if word.start in self.scanner.assignments
             ]
-        if function and self.scanner.text[words[0].start : words[0].end] in _RUNS_ITS_ARGUMENTS:
-            self.forwarders.add(function)
+        own = function or self._inside
+        words = [replace(word, variable=f"{own}@") if word.variable in {"@", "*"} else word for word in words]
+        if function:
+            self._forward(words, statement, function)
+        if words[0].text == "set" and len(words) > 1 and words[1].text == "--":
+            self.names.append(Name(words[1].start, f"{own}@", assigned=True, words=tuple(words[2:])))
         index = len(self.commands)
         start = words[0].start
         self.commands.append(Command(tuple(words), (start, start), "", statement, after))
         return _Outcome(failed=frozenset({index}))
+
+    def _forward(self, words: list[Word], statement: int, function: str) -> None:
+        """Note what a command does with the arguments of the function that it stands in."""
+        if words[0].text == "shift":
+            amount = words[1].text if len(words) > 1 else "1"
+            around = self.statements[statement]
+            always = around.start == words[0].start and self.statements[around.parent].defines == function
+            taken = self._taken.get(function, 0)
+            if always and taken is not None and re.fullmatch(r"[0-9]{1,3}", amount or ""):
+                self._taken[function] = taken + int(amount or 0)
+            else:
+                self._taken[function] = None
+        elif words[0].text == "set":
+            if len(words) > 2 and words[1].text == "--":
+                self._taken[function] = None
+                self.forwards.setdefault(function, []).append(Forward((replace(words[0], text=None),), None))
+        else:
+            for index, word in enumerate(words):
+                if arguments := _ARGUMENTS.fullmatch(self.scanner.text, word.start, word.end):
+                    taken = self._taken.get(function, 0)
+                    if taken is not None:
+                        taken += int(arguments["first"] or 1) - 1
+                    self.forwards.setdefault(function, []).append(Forward(tuple(words[:index]), taken))
+                    break
 
 
 def _flat(nodes: list[Any]) -> list[Any]:
@@ -893,7 +983,8 @@ def parse(script: Script) -> Syntax:
         tuple(builder.statements),
         tuple(builder.commands),
         tuple(names),
-        frozenset(builder.forwarders),
+        frozenset(name for name, ways in builder.forwards.items() if any(not way.words for way in ways)),
+        {name: tuple(dict.fromkeys(ways)) for name, ways in builder.forwards.items()},
     )
 
 
