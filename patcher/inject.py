@@ -82,6 +82,8 @@ def plan(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], parse: Parse
 def _insertion(
     syntax: Syntax, recipe: Recipe, change: Change, values: Mapping[str, str], anchor: Anchor
 ) -> tuple[Script, tuple[Edit, ...]]:
+    if change.wrap and anchor.barred:
+        raise anchor.barred
     edits = _imports(syntax, change.imports)
     if change.before:
         edits.append(_block(syntax, anchor, change, change.render(recipe.options, values, syntax.language)))

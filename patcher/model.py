@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from patcher.errors import CiPatcherError, InputError, NoBuildError, UsageError
+from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError, UsageError
 
 
 class State(StrEnum):
@@ -114,7 +114,8 @@ class Command:
     ``head`` is the span that a wrapper replaces, and ``callee`` the text in it: empty in shell, where a
     wrapper is put before the first word; ``run(`` in Python, where it stands for ``run``. ``statement`` is
     the index of the innermost statement around it. ``after_failure`` holds the indices of the commands that
-    must have failed for this one to be reached.
+    must have failed for this one to be reached. ``at`` is where it begins, and ``bar`` says why a wrapper cannot stand
+    for it, empty where one can.
     """
 
     words: tuple[Word, ...]
@@ -122,6 +123,8 @@ class Command:
     callee: str
     statement: int
     after_failure: frozenset[int] = frozenset()
+    at: int = -1
+    bar: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +160,15 @@ class Anchor:
     """Where a recipe's change goes: the tries of the one build, and the statement that holds them all.
 
     ``verbs`` are, for each try, the span of the words that name the build (``docker buildx build``). ``behind``
-    are the offsets behind them where further words can be put, each once, however many tries share it.
+    are the offsets behind them where further words can be put, each once, however many tries share it. ``barred``
+    says why nothing that adds words at the end can be put before them, None where it can.
     """
 
     commands: tuple[Command, ...]
     verbs: tuple[tuple[int, int], ...]
     statement: Statement
     behind: tuple[int, ...] = ()
+    barred: RefusedError | None = None
 
 
 @dataclass(frozen=True, slots=True)

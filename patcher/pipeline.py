@@ -174,7 +174,7 @@ def _builds(done: Patch) -> list[int]:
         anchor = anchors.find(done.recipe.anchor, parse(found.reference))
     assert anchor is not None
     places = [place for command in anchor.commands for place in (command.words[0].start, command.head[0])]
-    return [*places, *anchor.behind]
+    return [*(place for place in places if place >= 0), *anchor.behind]
 
 
 def scenarios(

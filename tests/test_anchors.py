@@ -9,6 +9,7 @@ import pytest
 from patcher import anchors
 from patcher.errors import NoBuildError, RefusedError
 from patcher.model import Anchor, Script
+from patcher.parse import python
 from patcher.parse.shell import parse
 
 
@@ -140,6 +141,116 @@ ONE = {
 @pytest.mark.parametrize(("text", "expected"), ONE.values(), ids=ONE)
 def test_the_one_build(text: str, expected: list[str]) -> None:
     assert [text[start:end] for start, end in find(text).verbs] == expected
+
+
+# Where a wrapper would stand, marked by a vertical bar.
+HEADS = {
+    "the engine": "|docker build .\n",
+    "before a program": "A=1 |timeout 30m docker build .\n",
+    "before a variable": "|${RETRY} docker build .\n",
+    "before a function behind a variable": 'f() { "$@"; }\n|${RETRY} f docker build .\n',
+    "before a function that runs a program": 'f() { timeout 5 "$@"; }\n|f docker build .\n',
+    "before a function that may run a program": 'f() { if a; then "$@"; else nice "$@"; fi; }\n|f docker build .\n',
+    "before a function that hides functions": 'f() { command "$@"; }\n|f docker build .\n',
+    "before a function that has other arguments": 'f() { set -- env A=1 "$@"; "$@"; }\n|f docker build .\n',
+    "before a function that runs the engine": 'f() { docker "$@"; }\n|f build .\n',
+    "behind a function": 'f() { for i in 1 2; do "$@" && return; done; }\nf |docker build .\n',
+    "behind a function that prints": 'f() { echo "$@"; "$@"; }\nf |docker build .\n',
+    "behind a function and before a program": 'f() { "$@"; }\nf |nice docker build .\n',
+    "behind a function and before a variable": 'f() { "$@"; }\nf |${RETRY} docker build .\n',
+    "behind its own arguments": 'f() { local n="$1"; shift; "$@"; }\nf "$N" |docker build .\n',
+    "behind what it leaves out": 'f() { echo "$1"; "${@:2}"; }\nf "A name" |docker build .\n',
+    "behind two functions": 'f() { shift; "$@"; }\ng() { "$@"; }\nf timeout g |docker build .\n',
+    "behind as many as it may have": ('f() { while [[ $1 == -* ]]; do shift; done; "$@"; }\nf -a -b |docker build .\n'),
+    "behind those and before a program": 'f() { if a; then shift; fi; "$@"; }\nf 3 |sudo docker build .\n',
+}
+
+
+@pytest.mark.parametrize("marked", HEADS.values(), ids=HEADS)
+def test_where_a_wrapper_stands(marked: str) -> None:
+    before, _, after = marked.partition("|")
+    (command,) = find(before + after).commands
+    assert command.head == (len(before), len(before))
+
+
+# What nothing can be put before that adds words at the end; the first words of the message, and where.
+BARRED = {
+    "exec": ("|exec docker build .\n", "nothing can be put before the image build: exec "),
+    "an alias": (
+        "alias -p a=b docker='docker -c x'\n|docker build .\n",
+        "nothing can be put before the image build: `d",
+    ),
+    "a quoted alias": (
+        "alias 'docker=podman'\n|docker build .\n",
+        "nothing can be put before the image build: `docker`",
+    ),
+    "sudo": ("A=1 |sudo -E docker build .\n", "the image build runs as another user, through sudo,"),
+    "doas behind a program": ("|timeout 5 /usr/bin/doas docker build .\n", "the image build runs as another user"),
+    "sudo in a variable": ("if a; then S=sudo; fi\n|$S docker build .\n", "the image build runs as another user"),
+    "sudo in a string": ('X="sudo docker"\n|$X build .\n', "the image build runs as another user"),
+    "sudo in a list": ('X=(sudo docker build "$T")\n|"${X[@]}"\n', "the image build runs as another user"),
+    "sudo in a function": ('d() { sudo docker "$@"; }\n|d build .\n', "the image build runs as another user"),
+    "sudo in a function in front": ('d() { sudo "$@"; }\n|d docker build .\n', "the image build runs as another user"),
+    "dashes": ("docker build -t x |-- .\n", "`--` stands"),
+    "dashes in a list": ('x=(-- .)\ndocker build |"${x[@]}"\n', "`--` stands"),
+    "dashes in the build's list": ('x=(docker build "$T" -- .)\n|"${x[@]}"\n', "`--` stands"),
+    "a function with any number of arguments": (
+        'f() { if a; then shift; fi; "$@"; }\n|f "$N" docker build .\n',
+        "`f` has arguments of its own here",
+    ),
+}
+
+
+@pytest.mark.parametrize(("marked", "what"), BARRED.values(), ids=BARRED)
+def test_what_nothing_can_be_put_before(marked: str, what: str) -> None:
+    before, _, after = marked.partition("|")
+    syntax = parse(Script("x.sh", before + after))
+    barred = anchors.find("image-build", syntax).barred
+    assert barred is not None
+    assert barred.what.startswith(what)
+    assert barred.where == syntax.script.where(len(before))
+    assert barred.hint
+
+
+NOT_BARRED = {
+    "an alias of another program": "alias podman=docker\ndocker build .\n",
+    "an alias behind another word": "alias docker=podman\ntimeout 5 docker build .\n",
+    "an alias that quotes keep from it": "alias docker=podman\n'docker' build .\n",
+    "sudo elsewhere": "sudo docker ps\ndocker build --label=sudo sudo\n",
+    "dashes before": "${RETRY} -- docker build .\n",
+    "an option with dashes": "docker build --tag=-- .\n",
+}
+
+
+@pytest.mark.parametrize("text", NOT_BARRED.values(), ids=NOT_BARRED)
+def test_what_bars_nothing(text: str) -> None:
+    assert find(text).barred is None
+
+
+PYTHON_BARRED = {
+    "keyword": ("subprocess.run(args=['docker', 'build'])", "its words are a keyword argument"),
+    "keyword of a function": ("def run(cmd): subprocess.run(cmd)\nrun(cmd=['docker', 'build'])", "a keyword argument"),
+    "star": ("def run(*cmd): subprocess.run(cmd)\nrun(*['docker', 'build'])", "arguments of their own"),
+    "words": ("def run(*cmd): subprocess.run(cmd)\nrun('docker', 'build')", "arguments of their own"),
+    "background": ("subprocess.Popen(['docker', 'build'])", "started here and waited for elsewhere"),
+    "asyncio": ("import asyncio\nasyncio.create_subprocess_exec('docker', 'build')", "waited for elsewhere"),
+    "asyncio's shell": ("import asyncio\nasyncio.create_subprocess_shell('docker build .')", "waited for elsewhere"),
+    "spawn": ("import os\nos.spawnvp(os.P_WAIT, 'docker', ['docker', 'build'])", "waited for elsewhere"),
+    "exec": ("import os\nos.execvp('docker', ['docker', 'build'])", "exec puts it in the script's place"),
+    "system": ("import os\nos.system('docker build .')", "text for a shell"),
+    "shell": ("subprocess.run('docker build .', shell=True)", "text for a shell"),
+    "sudo": ("subprocess.run(['sudo', '-E', 'docker', 'build'])", "runs as another user, through sudo"),
+    "dashes": ("subprocess.run(['docker', 'build', '-t', 'x', '--', '.'])", "`--` stands"),
+    "nothing": ("subprocess.run(['docker', 'build', '.'], shell=False)", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "what"), PYTHON_BARRED.values(), ids=PYTHON_BARRED)
+def test_what_nothing_can_be_put_before_in_python(text: str, what: str) -> None:
+    barred = anchors.find("image-build", python.parse(Script("x.py", f"import subprocess\n{text}\n"))).barred
+    assert what in (barred.what if barred else "")
+    assert bool(what) == bool(barred)
+    assert not barred or barred.where.startswith(f"x.py:{text.count(chr(10)) + 2}:")
 
 
 # Where something would be put before the build, marked by a vertical bar.

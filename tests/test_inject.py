@@ -73,15 +73,14 @@ PUT_IN = {
     "not above another's comment": ("# other\n\n", "", "docker build .\n", "\n"),
     "below the interpreter's line": ("#!/bin/bash\n", "\n", "docker build .\n", ""),
     "behind assignments": ("a\n\n", "", "A=1 docker build .\n", "\n"),
-    "before a wrapper": ("a\n\n", "", "A=1 sudo docker build .\n", "\n"),
+    "before a wrapper": ("a\n\n", "", "A=1 timeout docker build .\n", "\n"),
 }
 
 
 @pytest.mark.parametrize(("above", "before", "build", "after"), PUT_IN.values(), ids=PUT_IN)
 def test_what_is_put_in(above: str, before: str, build: str, after: str) -> None:
-    wrapped = build.replace("sudo docker", "docker").replace("docker build", "docker_build_cached docker build", 1)
-    if "sudo" in build:
-        wrapped = build.replace("sudo", "docker_build_cached sudo")
+    program = "timeout" if "timeout" in build else "docker"
+    wrapped = build.replace(program, f"docker_build_cached {program}", 1)
     assert planned(above + build).result.text == above + before + block() + after + wrapped
 
 
@@ -97,6 +96,40 @@ def test_a_build_that_begins_with_a_variable_gets_the_directive_that_it_then_nee
         "\n# shellcheck disable=SC2086\nX=1 docker_build_cached ${RETRY} docker build .\n"
     )
     assert planned(found.result.text).reference.text == text
+
+
+BEHIND_FUNCTIONS = {
+    "its function": ('r() { "$@" || "$@"; }\n\n', "r |docker build .\n"),
+    "its function's arguments": ('r() { shift; "$@"; }\n\n', 'r "A b" |docker build .\n'),
+    "the variable behind it": ('r() { "$@"; }\n\n', "r |$RETRY docker build .\n"),
+    "the function that takes any number": ('r() { if a; then shift; fi; "$@"; }\n\n', "r 3 |docker build .\n"),
+}
+
+
+@pytest.mark.parametrize(("above", "marked"), BEHIND_FUNCTIONS.values(), ids=BEHIND_FUNCTIONS)
+def test_a_wrapper_behind_the_scripts_functions_goes_in_and_out(above: str, marked: str) -> None:
+    text = above + marked.replace("|", "")
+    found = planned(text)
+    assert found.result.text == above + block() + "\n" + marked.replace("|", "docker_build_cached ")
+    again = planned(found.result.text)
+    assert (again.state, again.reference.text) == (State.CURRENT, text)
+    # As it was put in before, it is recognized as well.
+    front = above + block() + "\n" + "docker_build_cached " + marked.replace("|", "")
+    assert planned(front).reference.text == text
+
+
+REFUSED = {
+    "exec": "exec docker build .\n",
+    "sudo": "sudo docker build .\n",
+    "dashes": "docker build -- .\n",
+    "an alias": "alias docker=podman\ndocker build .\n",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_wrapped_is_refused(text: str) -> None:
+    with pytest.raises(RefusedError):
+        planned(text)
 
 
 def test_each_try_is_wrapped() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 
 from patcher.anchors import kind
@@ -29,6 +29,16 @@ _ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 
 
 _ENGINES = frozenset({"docker", "podman"})
+_OTHER_USERS = frozenset({"doas", "sudo"})
+_ALIAS = re.compile(r"['\"]?([^\s'\"=]+)=")
+# Why a wrapper cannot stand for a call, and what to do.
+_BARS = {
+    "background": ("it is started here and waited for elsewhere", "Run it with subprocess.run, which waits for it."),
+    "exec": ("exec puts it in the script's place, and nothing runs after it", "Run it without exec, then exit."),
+    "keyword": ("its words are a keyword argument", "Hand them over as the first argument, without its name."),
+    "shell": ("it is text for a shell", "Run it as a list of words, without a shell: subprocess.run([...])."),
+    "words": ("its words are arguments of their own", "Hand them over as one list, as the first argument."),
+}
 # Values that a variable, or the words of one command, may have. Beyond that a script is only read more slowly.
 _MOST_ALTERNATIVES = 16
 
@@ -54,7 +64,7 @@ def find(syntax: Syntax) -> Anchor:
     docker = [candidate for candidate in candidates if candidate.engine == "docker"]
     every = docker or candidates
     # A function that runs what it is handed, and with more words as well, is one place all the same.
-    candidates = list({candidate.command.head: candidate for candidate in reversed(every)}.values())[::-1]
+    candidates = list({candidate.command.at: candidate for candidate in reversed(every)}.values())[::-1]
     if not candidates:
         raise NoBuildError(
             "no command here runs `docker build` or `docker buildx build`",
@@ -68,18 +78,13 @@ def find(syntax: Syntax) -> Anchor:
             where=syntax.script.path,
             hint="\n".join(_line(candidate, syntax) for candidate in candidates),
         )
-    refused = [c for c in tries if c.command.head[0] < 0 or _text(c.command.words[0], syntax) == "exec"]
-    if refused:
-        raise RefusedError(
-            "the image build stands where nothing can be put before it",
-            where=syntax.script.where(refused[0].command.words[0].start),
-            hint="Run the build as a command of its own (not through exec), its words as the first argument.",
-        )
+    lists = [c for c in every if c.command.at in {candidate.command.at for candidate in tries}]
     return Anchor(
-        tuple(candidate.command for candidate in tries),
+        tuple(_placed(candidate, values, syntax) for candidate in tries),
         tuple((c.command.words[c.verbs[0]].start, c.command.words[c.verbs[1]].end) for c in tries),
         _around(tries, syntax),
-        _behind(every, tries),
+        _behind(lists),
+        next(filter(None, (_barred(candidate, values, syntax) for candidate in lists)), None),
     )
 
 
@@ -89,7 +94,7 @@ def _text(word: Word, syntax: Syntax) -> str:
 
 def _line(candidate: _Candidate, syntax: Syntax) -> str:
     words = " ".join(_text(word, syntax) for word in candidate.command.words[: candidate.verbs[1] + 1])
-    return f"{syntax.script.where(candidate.command.words[0].start)}: {words}"
+    return f"{syntax.script.where(candidate.command.at)}: {words}"
 
 
 class _Values:
@@ -107,6 +112,10 @@ class _Values:
     def word(self, word: Word) -> list[_Tokens]:
         """What a word may stand for: itself, or what its variable is assigned or defaults to."""
         return self._word(word, "", [])
+
+    def words(self, words: Sequence[Word]) -> list[_Tokens]:
+        """What several words may stand for."""
+        return self._expanded(words, "", [])
 
     def before(self, word: Word) -> list[_Tokens]:
         """What the function of the script that a word names puts before the arguments that it hands on."""
@@ -234,12 +243,97 @@ def _tries(candidates: list[_Candidate], syntax: Syntax) -> list[_Candidate] | N
     return candidates
 
 
-def _behind(every: list[_Candidate], tries: list[_Candidate]) -> tuple[int, ...]:
+def _behind(lists: list[_Candidate]) -> tuple[int, ...]:
     """Where words can be put behind those that name the build, in each list that a try may run. Empty where one
     of them has no room for any, such as a string that is split into words."""
-    heads = {candidate.command.head for candidate in tries}
-    last = [c.command.words[c.verbs[1]] for c in every if c.command.head in heads]
+    last = [candidate.command.words[candidate.verbs[1]] for candidate in lists]
     return tuple(sorted({word.end for word in last})) if all(word.room for word in last) else ()
+
+
+def _barred(candidate: _Candidate, values: _Values, syntax: Syntax) -> RefusedError | None:
+    """Why nothing that adds words at the end can be put before the build, if so."""
+    words = candidate.command.words
+    first, _ = candidate.verbs
+    at, bar = candidate.command.at, candidate.command.bar
+    source = _text(words[0], syntax)
+    if syntax.language == "shell" and source == "exec":
+        bar = "exec"
+    if bar:
+        why, hint = _BARS[bar]
+        return RefusedError(
+            f"nothing can be put before the image build: {why}", where=syntax.script.where(at), hint=hint
+        )
+    if syntax.language == "shell" and source in _aliases(syntax):
+        return RefusedError(
+            f"nothing can be put before the image build: `{source}` is an alias, and no alias behind another word",
+            where=syntax.script.where(at),
+            hint="Write what the alias stands for in its place.",
+        )
+    if syntax.language == "shell" and _ahead(candidate, values, syntax) is None:
+        return RefusedError(
+            f"`{source}` has arguments of its own here, and nothing tells where the words of the image build begin",
+            where=syntax.script.where(at),
+            hint=f"Give {source} a fixed number of arguments, which it shifts away before it runs the others.",
+        )
+    before = [token for word in words[: first + 1] for tokens in values.word(word) for token in tokens]
+    other = next((token for token in before if _name(token) in _OTHER_USERS), None)
+    if other:
+        return RefusedError(
+            f"the image build runs as another user, through {other}, who would own the cache: this script could "
+            "neither replace nor remove it",
+            where=syntax.script.where(at),
+            hint=f"Let the user who runs this script reach the engine without {other}: as a member of the group "
+            "docker, or with a rootless engine.",
+        )
+    behind = [(token, word) for word in words[first:] for tokens in values.word(word) for token in tokens]
+    dashes = next((word for token, word in behind if token == "--"), None)
+    if dashes:
+        return RefusedError(
+            "`--` stands among the words of the image build, so that options at their end would be taken for paths",
+            where=syntax.script.where(dashes.start),
+            hint="Leave the `--` out: before the path of the context it is not needed.",
+        )
+    return None
+
+
+def _placed(candidate: _Candidate, values: _Values, syntax: Syntax) -> Command:
+    """The command with its head where a wrapper sees the build as it is run.
+
+    That is behind functions of the script that run their arguments, as they may run them more than once, or have
+    some of their own. It is before any other program, which could not run a function.
+    """
+    command = candidate.command
+    if syntax.language != "shell":
+        return command
+    at = command.words[_ahead(candidate, values, syntax) or 0].start
+    return replace(command, head=(at, at))
+
+
+def _ahead(candidate: _Candidate, values: _Values, syntax: Syntax) -> int | None:
+    """The index of the word before which a wrapper goes, None where nothing tells which one that is."""
+    words, first = candidate.command.words, candidate.verbs[0]
+    i = 0
+    while i < first:
+        ways = syntax.forwards.get(words[i].text or "", ()) if not words[i].variable else ()
+        programs = (tokens for way in ways if way.words for tokens in values.words(way.words))
+        if not any(not way.words for way in ways) or any(_runs(tokens) for tokens in programs):
+            break
+        taken = {way.taken for way in ways if not way.words}
+        own = next(iter(taken)) if len(taken) == 1 else None
+        if own is not None and i + own < first:
+            i += 1 + own
+            continue
+        # It has arguments of its own, and their number is not known: where they end can be read from plain words.
+        if any(word.text is None or word.variable for word in words[i + 1 : first]):
+            return None
+        i = next((j for j in range(i + 1, first) if _leads(words[j : j + 1], values, syntax)), first)
+    return i
+
+
+def _aliases(syntax: Syntax) -> set[str]:
+    """The names that the script gives to aliases."""
+    words = [word for c in syntax.commands if c.words[0].text == "alias" for word in c.words[1:]]
+    return {match[1] for word in words if (match := _ALIAS.match(_text(word, syntax)))}
 
 
 def _around(tries: list[_Candidate], syntax: Syntax) -> Statement:

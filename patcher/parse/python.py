@@ -231,9 +231,10 @@ def parse(script: Script) -> Syntax:
     """Read a Python script; ``InputError`` where libcst cannot.
 
     A call that runs a program list gives one ``Command`` for each list that it may run: they share their
-    ``head``. A ``head`` of ``(-1, -1)`` says that the call has no place for a wrapper, as its list is a keyword,
-    or spread over the arguments, or no list at all. A wrapper fits a head that is the callee and ``(``; other
-    text behind it is that of arguments before the list.
+    ``head``. A ``head`` of ``(-1, -1)`` says that the call has no place for a wrapper, and ``bar`` why: its list is a
+    ``keyword``, its ``words`` are arguments of their own, it is text for a ``shell``, or the call does not wait for
+    what it starts (``background``), or never comes back (``exec``). A wrapper fits a head that is the callee and
+    ``(``; other text behind it is that of arguments before the list.
     """
     # The native parser takes neither lone surrogates nor a byte order mark, and drops leading form feeds.
     text = re.sub("[\ud800-\udfff]", "\ufffd", script.text)
@@ -1314,13 +1315,13 @@ class _Reader:
         lists = [value for value in returned if not isinstance(value, _Outcome | _Flag)]
         if not _forwards(function):
             return _some(lists) if lists else (_Text(None, *self.offsets.outer[node]),)
-        at = self.list_at(function, arguments)
-        outcome = self.emit(node, _some(runs), at, state)
+        at, bar = self.list_at(function, arguments)
+        outcome = self.emit(node, _some(runs), at, state, bar)
         kinds = [value.kind for value in outcomes]
         return (_Outcome(outcome, "code" if "code" in kinds else kinds[0] if kinds else "result"),)
 
-    def list_at(self, function: _Function, arguments: _Arguments) -> int:
-        """The argument that holds the list which a function runs, or -1."""
+    def list_at(self, function: _Function, arguments: _Arguments) -> tuple[int, str]:
+        """The argument that holds the list which a function runs, or -1 and why there is none."""
         method = bool(function.cls)
         params = function.node.params
         names = [parameter.name.value for parameter in (*params.posonly_params, *params.params)][method:]
@@ -1330,8 +1331,11 @@ class _Reader:
                     if isinstance(item, _Rest) and isinstance(item.value, _Parameter) and item.value.name in names:
                         at = names.index(item.value.name)
                         positional = [argument.star == "" and argument.keyword is None for argument, _ in arguments]
-                        return at if all(positional[: at + 1]) and at < len(positional) else -1
-        return -1
+                        if all(positional[: at + 1]) and at < len(positional):
+                            return at, ""
+                        keywords = [argument.keyword.value for argument, _ in arguments if argument.keyword]
+                        return -1, "keyword" if item.value.name in keywords else "words"
+        return -1, "words"
 
     def is_runner(self, values: _Values) -> bool:
         """Whether a function that is handed over runs its argument."""
@@ -1357,28 +1361,34 @@ class _Reader:
         at = _LIST_AT.get(kind, -1)
         positional = [pair for pair in arguments if pair[0].keyword is None and pair[0].star == ""]
         keywords = {argument.keyword.value: value for argument, value in arguments if argument.keyword is not None}
+        bar = ""
         if kind == "words" or any(argument.star == "*" for argument, _ in arguments[: at + 1]):
-            values, at = self.spread_words(arguments), -1
+            values, bar = self.spread_words(arguments), "words"
         elif len(positional) > at:
             values = positional[at][1]
         else:
-            values, at = keywords.get("args", ()), -1
+            values, bar = keywords.get("args", ()), "keyword"
         if kind == "named" and any(isinstance(value, _Text) for value in values):
-            values, at = self.spread_words(positional), -1
+            values, bar = self.spread_words(positional), "words"
         lists: list[_Value] = []
         for value in values:
             if isinstance(value, _Text):
                 lists += self.split((value,), (value.start, value.end)) if value.text is not None else ()
-                at = -1
+                bar = "shell"
             elif isinstance(value, _Parameter):
                 lists.append(_List(_spread(value, value.start, value.end)))
             elif isinstance(value, _List):
                 lists.append(value)
-        if kind in ("second", "third") or "shell" in keywords or self.path(node.func, state) == "subprocess.Popen":
-            at = -1
+        if keywords.get("shell", (_Flag(value=False),)) != (_Flag(value=False),):
+            bar = "shell"
+        path = self.path(node.func, state)
+        if path.startswith("asyncio.") or path == "subprocess.Popen" or kind == "third":
+            bar = "background"
+        elif kind == "second":
+            bar = "exec"
         if self.function:
             self.function.runs.append((_some(lists), parameter))
-        calls = self.emit(node, _some(lists), at, state)
+        calls = self.emit(node, _some(lists), -1 if bar else at, state, bar)
         return (_Outcome(calls, "code" if kind in ("code", "shell") else "result"),)
 
     def spread_words(self, arguments: _Arguments) -> _Values:
@@ -1391,7 +1401,7 @@ class _Reader:
                 parts.append([spread(value, *span) for value in values])
         return _some(_spliced(parts))
 
-    def emit(self, node: cst.Call, values: _Values, at: int, state: _State) -> frozenset[int]:
+    def emit(self, node: cst.Call, values: _Values, at: int, state: _State, bar: str) -> frozenset[int]:
         """Note the commands of a call; the call's number, for what depends on its outcome."""
         head, callee = (-1, -1), ""
         if at >= 0:
@@ -1413,7 +1423,8 @@ class _Reader:
                 if self.tries(self.commands[index].words, words)
             )
             indices.append(len(self.commands))
-            self.commands.append(Command(words, head, callee, self.statement, before))
+            place = self.offsets.outer[node][0]
+            self.commands.append(Command(words, head, callee, self.statement, before, place, bar))
         self.calls.append(tuple(indices))
         return frozenset([len(self.calls) - 1])
 

@@ -896,7 +896,7 @@ class _Builder:
             self.names.append(Name(words[1].start, f"{own}@", assigned=True, words=tuple(words[2:])))
         index = len(self.commands)
         start = words[0].start
-        self.commands.append(Command(tuple(words), (start, start), "", statement, after))
+        self.commands.append(Command(tuple(words), (start, start), "", statement, after, start))
         return _Outcome(failed=frozenset({index}))
 
     def _forward(self, words: list[Word], statement: int, function: str) -> None:
