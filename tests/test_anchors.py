@@ -59,7 +59,10 @@ SEVERAL = {
     "equal words in both branches": "if a; then docker build .; else docker build .; fi\n",
     "equal words one after the other": "docker build .; docker build .\n",
     "two arms": "case $x in a) docker build . ;; b) docker build . ;; esac\n",
-    "tried again with other words": "docker build . || docker build --no-cache .\n",
+    "tried again with other words": "docker build --pull . || docker build --no-cache .\n",
+    "tried again with fewer words": "docker build --no-cache . || docker build .\n",
+    "tried again in another order": "docker build -t a . || docker build . -t a\n",
+    "with more words behind a success": "docker build . && docker build --no-cache .\n",
     "two of podman": "podman build a\npodman build b\n",
 }
 
@@ -131,6 +134,7 @@ ONE = {
     "podman alone": ("podman build .\n", ["podman build"]),
     "docker beside podman": ("if a; then podman build .; else docker build .; fi\n", ["docker build"]),
     "tried twice": ("docker build . || { sleep 3; docker build .; }\n", ["docker build"] * 2),
+    "tried twice with more options": ("docker build . || docker build --no-cache . --pull\n", ["docker build"] * 2),
     "tried three times": (
         "if ! docker build .; then\n  sleep 3\n  docker build . || docker build .\nfi\n",
         ["docker build"] * 3,
@@ -141,6 +145,25 @@ ONE = {
 @pytest.mark.parametrize(("text", "expected"), ONE.values(), ids=ONE)
 def test_the_one_build(text: str, expected: list[str]) -> None:
     assert [text[start:end] for start, end in find(text).verbs] == expected
+
+
+def test_several_are_named_by_where_they_are_run() -> None:
+    text = "import subprocess\nc = ['docker', 'build']\nsubprocess.run(c)\nsubprocess.run([*c, '.'])\n"
+    with pytest.raises(RefusedError) as caught:
+        anchors.find("image-build", python.parse(Script("x.py", text)))
+    assert [line.split(": ")[0] for line in caught.value.hint.splitlines()] == ["x.py:3:1", "x.py:4:1"]
+
+
+PYTHON_TRIES = {
+    "a list and more": "if subprocess.run(c).returncode:\n    subprocess.run([*c, '--no-cache'])\n",
+    "a list that grew": "if subprocess.run(c).returncode:\n    c.append('--no-cache')\n    subprocess.run(c)\n",
+}
+
+
+@pytest.mark.parametrize("text", PYTHON_TRIES.values(), ids=PYTHON_TRIES)
+def test_a_later_try_in_python_may_have_more_options(text: str) -> None:
+    text = f"import subprocess\nc = ['docker', 'build', '.']\n{text}"
+    assert len(anchors.find("image-build", python.parse(Script("x.py", text))).commands) == 2
 
 
 # Where a wrapper would stand, marked by a vertical bar.

@@ -62,6 +62,10 @@ def builds(text: str) -> list[str]:
         pytest.param("def f(cmd=['docker', 'build']):\n    pass", id="unused default"),
         pytest.param("class A:\n    def log(self, cmd):\n        pass\n    def go(self):\n        self.log(['docker', 'build'])", id="method that does not run"),
         pytest.param("logger.info(['docker', 'build'])", id="logger"),
+        pytest.param("run([os.getenv('X', 'kubectl'), 'build'][:1])", id="default that is another program"),
+        pytest.param("run(shlex.split(f'docker run {x} build .')[0:2])", id="split into another command"),
+        pytest.param("print(f'docker build {x} .'.split())", id="split and printed"),
+        pytest.param("run(shlex.split(f'docker {x}build .'))", id="split where no word is known"),
     ],
 )  # fmt: skip
 def test_no_build(text: str) -> None:
@@ -92,6 +96,16 @@ TRIES = ["run( docker build .", "run( docker build . after 1"]
         # One call that runs one of several programs.
         pytest.param("c = ['podman', 'build'] if x else ['docker', 'build']\nrun(c)", ["run( podman build", "run( docker build"], id="alternatives"),
         pytest.param("run([('podman' if x else 'docker'), 'build'])", ["run( podman build", "run( docker build"], id="alternative words"),
+        # Defaults, and strings of which only a part is known.
+        pytest.param("run([os.getenv('X', 'docker'), 'build', '.'])", ONE, id="default of a variable of the environment"),
+        pytest.param("e = os.environ.get('X', 'docker')\nrun([e, 'build', '.'])", ONE, id="default in a variable"),
+        pytest.param("run(shlex.split(os.getenv('X', 'docker build')) + ['.'])", ONE, id="default that is split"),
+        pytest.param("run(['docker', *shlex.split(os.getenv('X', '')), 'build'])", ["run( docker ? build"], id="empty default that is split"),
+        pytest.param("run(shlex.split(f'docker build --tag={x} {y}.'))", ["run( docker build ? ?"], id="split f-string"),
+        pytest.param("run(f'docker {x} build'.split())", ["run( docker ? build"], id="split f-string by its method"),
+        pytest.param("run(shlex.split('docker build -t ' + tag + ' .'))", ["run( docker build -t ? ."], id="split sum"),
+        pytest.param("c = 'docker build'\nc += f' {x} .'\nrun(shlex.split(c))", ["run( docker build ? ."], id="split string that grew"),
+        pytest.param("subprocess.run(f'docker build {x} .', shell=True)", ["- docker build ? ."], id="f-string for a shell"),
         # How a list grows.
         pytest.param("run(['docker', 'build', '.'])", ONE, id="literal"),
         pytest.param("c = ['docker']\nc += ['build']\nc.append('.')\nrun(c)", ONE, id="+= and append"),
@@ -123,6 +137,7 @@ TRIES = ["run( docker build .", "run( docker build . after 1"]
         pytest.param("import functools\nsh = functools.partial(subprocess.run, check=True)\nsh(['docker', 'build', '.'])", ["sh( docker build ."], id="partial"),
         pytest.param("from util import run_cmd\nrun_cmd(['docker', 'build', '.'])", ["run_cmd( docker build ."], id="from elsewhere"),
         pytest.param("def docker(args):\n    run(['docker'] + args)\ndocker(['build', '.'])", ["docker( docker build ."], id="prefix in a helper"),
+        pytest.param("def docker(args):\n    run(['docker'] + args)\ndef cached(run, cmd):\n    return run([*cmd, '--x'])\ncached(docker, ['build', '.'])", ["cached(docker,  docker build . --x"], id="prefix in a helper, through a wrapper"),
         # Tries.
         pytest.param("c = ['docker', 'build', '.']\nif run(c, check=False).returncode != 0:\n    run(c)", TRIES, id="return code"),
         pytest.param("c = ['docker', 'build', '.']\nif run(c).returncode:\n    c.append('--no-cache')\n    run(c)", ["run( docker build .", "run( docker build . --no-cache after 1"], id="another option on retry"),

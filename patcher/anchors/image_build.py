@@ -229,7 +229,8 @@ def _verbs(tokens: list[tuple[str | None, int]]) -> int | None:
 
 
 def _tries(candidates: list[_Candidate], syntax: Syntax) -> list[_Candidate] | None:
-    """All candidates, if they are one build tried again: equal words, each later one behind a failed one."""
+    """All candidates, if they are one build tried again: the same words, or more options (``--no-cache``) among
+    them, each later one behind a failed one."""
 
     def words(candidate: _Candidate) -> list[str]:
         return [_text(word, syntax) for word in candidate.command.words[candidate.verbs[0] :]]
@@ -237,7 +238,9 @@ def _tries(candidates: list[_Candidate], syntax: Syntax) -> list[_Candidate] | N
     first = candidates[0]
     earlier = {first.index}
     for candidate in candidates[1:]:
-        if words(candidate) != words(first) or not candidate.command.after_failure & earlier:
+        left = iter(words(candidate))
+        again = all(word in left for word in words(first))  # which reads on from the word that was found
+        if not again or not candidate.command.after_failure & earlier:
             return None
         earlier.add(candidate.index)
     return candidates

@@ -50,6 +50,7 @@ _MOST_BRACKETS = 200
 _EXITS = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
 _ENVIRONMENT = {"os.getenv", "os.environ.get", "os.environ.pop", "os.environ.setdefault"}
 _BUILTINS = frozenset(dir(builtins))
+_UNKNOWN = "\0"  # stands for what is not known of a string, in the text that is split
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class _Text:
     end: int
     variable: str = ""
     room: bool = False  # an element of a list, where others can be put behind it
+    default: bool = False  # what a variable of the environment is taken for, which may have any other value
+    parts: tuple[str | None, ...] = ()  # where the text is not known, what of it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,6 +495,20 @@ def _words(value: _List) -> tuple[Word, ...]:
         elif isinstance(plain, _Parameter):
             words.append(Word(plain.start, plain.end, None, plain.name, room=False))
     return tuple(words)
+
+
+def _parts(value: _Value) -> tuple[str | None, ...]:
+    """The parts of a string's value, None for each that is not known."""
+    if not isinstance(value, _Text):
+        return (None,)
+    return (value.text,) if value.text is not None else value.parts or (None,)
+
+
+def _text_of(parts: Sequence[str | None], span: tuple[int, int]) -> _Text:
+    known = [part for part in parts if part is not None]
+    if len(known) == len(parts):
+        return _Text("".join(known), *span)
+    return _Text(None, *span, parts=tuple(parts) if known else ())
 
 
 class _Reader:
@@ -950,11 +967,7 @@ class _Reader:
         ):
             # A parameter that grows by what is unknown may well be a list.
             return _some(_spliced([[_spread(value, *span) for value in left], [(_Rest(_Text(None, *span)),)]]))
-        texts = []
-        for one, other in product(left, right):
-            if not isinstance(one, _Text) or not isinstance(other, _Text) or one.text is None or other.text is None:
-                return (_Text(None, *span),)
-            texts.append(_Text(one.text + other.text, *span))
+        texts = [_text_of([*_parts(one), *_parts(other)], span) for one, other in product(left, right)]
         return _some(texts) or (_Text(None, *span),)
 
     # Expressions.
@@ -999,7 +1012,9 @@ class _Reader:
                 return (_Path(node.value),)
             span = self.offsets.outer[node]
             return tuple(
-                _Text(value.text, *span, value.variable or node.value) if isinstance(value, _Text) else value
+                replace(value, start=span[0], end=span[1], variable=value.variable or node.value, room=False)
+                if isinstance(value, _Text)
+                else value
                 for value in state.env[node.value]
             ) or (_Text(None, *span, node.value),)
         if not isinstance(node, cst.Attribute):
@@ -1038,20 +1053,19 @@ class _Reader:
         return (_Text(None, *self.offsets.outer[node], f".{node.attr.value}"),)
 
     def eval_string(self, node: cst.CSTNode, state: _State) -> _Values:
-        return (_Text(self.string(node, state), *self.offsets.outer[node]),)
+        return (_text_of(self.string(node, state), self.offsets.outer[node]),)
 
-    def string(self, node: cst.CSTNode, state: _State) -> str | None:
-        """The text of a string, or None where its parts are not known."""
+    def string(self, node: cst.CSTNode, state: _State) -> list[str | None]:
+        """The parts of a string, None for each that is not known."""
         match node:
             case cst.SimpleString():
                 try:
                     value = node.evaluated_value
                 except (SyntaxError, ValueError):
-                    return None
-                return None if isinstance(value, bytes) or "\ufffd" in value else value
+                    return [None]
+                return [None if isinstance(value, bytes) or "\ufffd" in value else value]
             case cst.ConcatenatedString():
-                left, right = self.string(node.left, state), self.string(node.right, state)
-                return None if left is None or right is None else left + right
+                return [*self.string(node.left, state), *self.string(node.right, state)]
             case cst.FormattedString():
                 parts: list[str | None] = []
                 for part in node.parts:
@@ -1064,10 +1078,9 @@ class _Reader:
                         parts.append(text if plain else None)
                         for spec in part.format_spec or ():
                             self.eval_children(spec, state)
-                known = [part for part in parts if part is not None]
-                return "".join(known) if len(known) == len(parts) else None
+                return parts
         self.eval_children(node, state)
-        return None
+        return [None]
 
     def eval_list(self, node: cst.List | cst.Tuple, state: _State) -> _Values:
         parts: list[Sequence[tuple[_Item, ...]]] = []
@@ -1186,7 +1199,7 @@ class _Reader:
 
     def environment(self, node: cst.CSTNode, name: Name) -> str:
         """Note a variable of the environment; its name."""
-        variable = self.string(node, _State({})) if isinstance(node, cst.SimpleString) else None
+        (variable,) = self.string(node, _State({})) if isinstance(node, cst.SimpleString) else (None,)
         if variable is None:
             return ""
         self.names.append(Name(self.offsets.inner[node][0], variable, name.assigned, name.value))
@@ -1228,7 +1241,7 @@ class _Reader:
         """The methods of lists and strings; None for any other."""
         method = func.attr.value
         below = self.lookup(func.value, state) or (
-            self.eval_string(func.value, state) if isinstance(func.value, cst.SimpleString) else ()
+            self.eval_string(func.value, state) if isinstance(func.value, cst.BaseString) else ()
         )
         lists = [value for value in below if isinstance(value, _List | _Parameter)]
         spans = [self.offsets.outer[argument.value] for argument, _ in arguments]
@@ -1261,16 +1274,19 @@ class _Reader:
         """The words of a string."""
         result: list[_Value] = []
         for value in values:
-            text = value.text if isinstance(value, _Text) else None
+            text = "".join(_UNKNOWN if part is None else part for part in _parts(value))
             try:
-                words = shlex.split(text) if text is not None else None
+                words = shlex.split(text)
             except ValueError:
-                words = None
-            if words is not None:
-                result.append(_List(tuple(_Text(word, *span) for word in words)))
-            else:
-                variable = value.variable if isinstance(value, _Text) else ""
-                result.append(_List((_Rest(_Text(None, *span, variable)),)))
+                words = [_UNKNOWN]
+            variable = value.variable if isinstance(value, _Text) else ""
+            any_number = _Rest(_Text(None, *span, variable))
+            if isinstance(value, _Text) and value.default and not words:
+                words = [_UNKNOWN]
+            items = (
+                any_number if word == _UNKNOWN else _Text(None if _UNKNOWN in word else word, *span) for word in words
+            )
+            result.append(_List(tuple(items)))
         return _some(result)
 
     def call_path(self, node: cst.Call, dotted: str, arguments: _Arguments, state: _State) -> _Values:
@@ -1280,7 +1296,9 @@ class _Reader:
         if dotted in _RUNNERS:
             return self.run(node, arguments, state, _RUNNERS[dotted])
         if dotted in _ENVIRONMENT and arguments:
-            return (_Text(None, *span, self.environment(arguments[0][0].value, Name(0, ""))),)
+            variable = self.environment(arguments[0][0].value, Name(0, ""))
+            defaults = [value.text for _, values in arguments[1:2] for value in values if isinstance(value, _Text)]
+            return tuple(_Text(text, *span, variable, default=text is not None) for text in defaults or (None,))
         if dotted in _EXITS:
             state.dead = True
         elif dotted == "shlex.split":
@@ -1302,8 +1320,9 @@ class _Reader:
         bound = self.bound(function, arguments, method)
         runs: list[_Value] = []
         for values, runner in function.runs:
-            if not runner or self.is_runner(bound.get((function.number, runner), ())):
-                runs += _filled(tuple(value for value in values if _is_open(value)), bound)
+            runners = bound.get((function.number, runner), ())
+            if not runner or self.is_runner(runners):
+                runs += self.through(runners, _filled(tuple(value for value in values if _is_open(value)), bound))
         if self.function and runs:
             self.function.runs.append((_some(runs), ""))
         for name, values in function.grown.items():
@@ -1336,6 +1355,18 @@ class _Reader:
                         keywords = [argument.keyword.value for argument, _ in arguments if argument.keyword]
                         return -1, "keyword" if item.value.name in keywords else "words"
         return -1, "words"
+
+    def through(self, runners: _Values, lists: _Values) -> _Values:
+        """What a function that is handed over runs when it is called with these lists."""
+        function = next((value for value in runners if isinstance(value, _Function)), None)
+        if function is None or function.cls or not (positional := self.positional(function)):
+            return lists
+        opened = tuple(value for values, _ in function.runs for value in values if _is_open(value, function.number))
+        return _filled(opened, {(function.number, positional[0]): lists}) or lists
+
+    def positional(self, function: _Function) -> list[str]:
+        params = function.node.params
+        return [parameter.name.value for parameter in (*params.posonly_params, *params.params)]
 
     def is_runner(self, values: _Values) -> bool:
         """Whether a function that is handed over runs its argument."""
@@ -1373,7 +1404,7 @@ class _Reader:
         lists: list[_Value] = []
         for value in values:
             if isinstance(value, _Text):
-                lists += self.split((value,), (value.start, value.end)) if value.text is not None else ()
+                lists += self.split((value,), (value.start, value.end)) if value.text or value.parts else ()
                 bar = "shell"
             elif isinstance(value, _Parameter):
                 lists.append(_List(_spread(value, value.start, value.end)))
