@@ -284,7 +284,7 @@ def _ours(syntax: Syntax, recipe: Recipe, find: Finder) -> tuple[list[Edit], dic
 
 def _refuse_called(syntax: Syntax, recipe: Recipe, removal: Sequence[Edit]) -> None:
     """Refuse a script that, without the block, would still call what the block defines."""
-    text = _without_comments(syntax.script.text)
+    text = without_comments(syntax.script.text)
     for name in re.finditer(rf"\b{re.escape(recipe.defines)}\b", text) if recipe.defines else ():
         if not any(edit.start <= name.start() < edit.end for edit in removal):
             raise RefusedError(
@@ -440,7 +440,7 @@ def _refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str]) -> None
     wanted = set(gone)
     left = next((name.offset for name in syntax.names if name.name in wanted), None)
     if left is None:
-        code = _without_comments(syntax.script.text)
+        code = without_comments(syntax.script.text)
         found = [match.start() for pattern in recipe.seen for match in pattern.finditer(code)]
         left = min(found, default=None)
     if left is not None:
@@ -455,6 +455,6 @@ def _unknown(syntax: Syntax, recipe: Recipe, offset: int) -> RefusedError:
     )
 
 
-def _without_comments(text: str) -> str:
+def without_comments(text: str) -> str:
     """The text with its full-line comments blanked, offsets unchanged."""
     return re.sub(r"(?m)^[ \t]*#.*$", lambda match: " " * len(match[0]), text)

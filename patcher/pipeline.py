@@ -10,11 +10,19 @@ from pathlib import Path
 from patcher import anchors, sources
 from patcher.emit import git
 from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
-from patcher.inject import plan, removals
+from patcher.inject import plan, removals, without_comments
 from patcher.model import Finding, Patch, Plan, Recipe, Script, Source, State, Syntax, Verdict
 from patcher.review import static
 
 Progress = Callable[[int, int], None]
+
+# An engine and a word for building on one line, without another thing that the engine does in between.
+_SAYS_BUILD = re.compile(
+    r"(?<![\w./-])(?:\S{1,99}/)?(?:docker|podman)\b(?![./=])"
+    r"(?:(?!\b(?:run|exec|cp|pull|push|create|start|stop|kill|rm|rmi|ps|prune|inspect|images|logs|info|login)\b)[^\n]){0,200}?"
+    r"\b(?:build|bake)\b(?![\w./-])"
+)
+_TRAILING_COMMENT = re.compile(r"(?<=[ \t])#[^\n]*")
 
 
 def parse(script: Script) -> Syntax:
@@ -46,12 +54,12 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
     file cannot be read or parsed.
     """
     plans: list[Plan] = []
-    seen: list[str] = []
+    seen: list[Script] = []
     for path in [source.only] if source.only else recipe.files:
         script = sources.read(source, path)
         if script is None:
             continue
-        seen.append(path)
+        seen.append(script)
         if plans and not may_build(script):
             continue
         try:
@@ -59,13 +67,7 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
         except NoBuildError:
             continue
     if not plans:
-        looked = f"Looked at: {', '.join(seen)}." if seen else f"There is no {' and no '.join(recipe.files)}."
-        raise NoBuildError(
-            "no image build found",
-            where=source.name,
-            hint=looked
-            + (" Nothing to patch there: trees from before 2023-01 build no image." if seen else _root(source)),
-        )
+        raise NoBuildError("no image build found", where=source.name, hint=_looked_at(seen, source, recipe))
     if len(plans) > 1:
         raise RefusedError(
             f"{len(plans)} files have an image build, and nothing tells which one is meant",
@@ -73,6 +75,22 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
             hint="\n".join(f"{found.where}" for found in plans),
         )
     return plans[0]
+
+
+def _looked_at(seen: list[Script], source: Source, recipe: Recipe) -> str:
+    """Where no image build was found, and why that may be."""
+    if not seen:
+        return f"There is no {' and no '.join(recipe.files)}." + _root(source)
+    looked = f"Looked at: {', '.join(script.path for script in seen)}."
+    for script in seen:
+        code = _TRAILING_COMMENT.sub(lambda comment: " " * len(comment[0]), without_comments(script.text))
+        if said := _SAYS_BUILD.search(code):
+            return (
+                f"{looked}\n{script.where(said.start())} has the words of one, but in a string, or behind a program "
+                "that this tool does not know.\n"
+                "Write it as a command of its own: `docker build ...` or `docker buildx build ...`."
+            )
+    return f"{looked} Nothing to patch there: trees from before 2023-01 build no image."
 
 
 def _root(source: Source) -> str:
