@@ -104,6 +104,10 @@ ONE = {
         ['"${x[@]}"'],
     ),
     "through an array that grows": ('x=(docker)\nx+=(build)\nx+=(--tag="$T")\n"${x[@]}" .\n', ['"${x[@]}"']),
+    "through an array that grows for long": (
+        "x=(docker)\n" + 'x+=(--a="$T")\n' * 40 + 'x+=(build)\n"${x[@]}" .\n',
+        ['"${x[@]}"'],
+    ),
     "through an array out of others": (
         'x=(docker build)\ny=(sudo "${x[@]}")\ny=("${y[@]}" "$T")\n"${y[@]}"\n',
         ['"${y[@]}"'],

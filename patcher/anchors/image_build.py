@@ -39,8 +39,11 @@ _BARS = {
     "shell": ("it is text for a shell", "Run it as a list of words, without a shell: subprocess.run([...])."),
     "words": ("its words are arguments of their own", "Hand them over as one list, as the first argument."),
 }
-# Values that a variable, or the words of one command, may have. Beyond that a script is only read more slowly.
+# Values that a variable, or the words of one command, may have, words in each, and variables that refer to others.
+# Beyond that a script is not understood better, only slower.
 _MOST_ALTERNATIVES = 16
+_MOST_WORDS = 1000
+_DEEPEST = 20
 
 _Tokens = tuple[str | None, ...]
 
@@ -108,6 +111,7 @@ class _Values:
                 split = tuple(Word(name.offset, name.offset, text) for text in (name.value or "").split())
                 self._assigned.setdefault(name.name, []).append(name.words or split)
         self._known: dict[str, list[_Tokens]] = {}
+        self._depth = 0
 
     def word(self, word: Word) -> list[_Tokens]:
         """What a word may stand for: itself, or what its variable is assigned or defaults to."""
@@ -143,16 +147,20 @@ class _Values:
             for words in self._assigned.get(variable, ()):
                 goes_on = any(word.variable == variable for word in words)
                 new = self._expanded(words, variable, latest)
-                latest = new if goes_on else [*latest, *new]
-                every += new
-            self._known[variable] = _some(every)
+                latest = new if goes_on else _some([*latest, *new])
+                every = _some([*every, *new])
+            self._known[variable] = _some([*latest, *every])
         return self._known[variable]
 
     def _expanded(self, words: Sequence[Word], own: str, latest: list[_Tokens]) -> list[_Tokens]:
         """The words with what they may stand for in their place. Those in front vary first: they name the program."""
+        if self._depth == _DEEPEST:
+            return []
+        self._depth += 1
         choices = [self._word(word, own, latest) for word in reversed(words)]
+        self._depth -= 1
         return _some(
-            tuple(token for tokens in reversed(chosen) for token in tokens)
+            tuple(islice((token for tokens in reversed(chosen) for token in tokens), _MOST_WORDS))
             for chosen in islice(product(*choices), _MOST_ALTERNATIVES)
         )
 
