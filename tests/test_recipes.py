@@ -379,7 +379,7 @@ def test_two_wrappers_go_out_in_either_order(tmp_path: Path) -> None:
     ]
     for first, second in (both, both[::-1]):
         done = planned(second, planned(first, Script("x.sh", build)).result).result
-        assert f"  # d\n  {second.name} {first.name} ${{RETRY}} docker build .\n" in done.text
+        assert f"  # d\n  {first.name} {second.name} ${{RETRY}} docker build .\n" in done.text
         for out, left in ((first, second), (second, first)):
             assert planned(out, done).state is State.CURRENT
             reference = planned(out, done).reference
