@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from patcher.errors import NoBuildError, RefusedError
 from patcher.model import Anchor, Script
 from patcher.parse import python
 from patcher.parse.shell import parse
+from tests.conftest import needs
 
 
 def find(text: str) -> Anchor:
@@ -198,6 +201,19 @@ def test_where_a_wrapper_stands(marked: str) -> None:
     before, _, after = marked.partition("|")
     (command,) = find(before + after).commands
     assert command.head == (len(before), len(before))
+
+
+@pytest.mark.parametrize("marked", HEADS.values(), ids=HEADS)
+def test_bash_runs_the_build_through_a_wrapper_that_stands_there(marked: str, tmp_path: Path) -> None:
+    bash = needs("bash")
+    for name, text in {"docker": 'echo "engine: $*"', "sudo": 'exec "$@"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf8")
+        (tmp_path / name).chmod(0o755)
+    script = 'a() { true; }\nw() { "$@" --last; }\n' + marked.replace("|", "w ")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RETRY": "" if "} f" in marked else "env", "N": "3"}
+    done = subprocess.run([bash, "-c", script], env=environment, text=True, capture_output=True, check=False)
+    assert [line for line in done.stdout.splitlines() if line.startswith("engine")] == ["engine: build . --last"]
+    assert not done.stderr
 
 
 # What nothing can be put before that adds words at the end; the first words of the message, and where.
