@@ -219,6 +219,7 @@ def test_bash_runs_the_build_through_a_wrapper_that_stands_there(marked: str, tm
 # What nothing can be put before that adds words at the end; the first words of the message, and where.
 BARRED = {
     "exec": ("|exec docker build .\n", "nothing can be put before the image build: exec "),
+    "exec in a string": ('X="exec docker"\n|$X build .\n', "nothing can be put before the image build: exec "),
     "an alias": (
         "alias -p a=b docker='docker -c x'\n|docker build .\n",
         "nothing can be put before the image build: `d",
@@ -260,7 +261,9 @@ NOT_BARRED = {
     "an alias behind another word": "alias docker=podman\ntimeout 5 docker build .\n",
     "an alias that quotes keep from it": "alias docker=podman\n'docker' build .\n",
     "sudo elsewhere": "sudo docker ps\ndocker build --label=sudo sudo\n",
+    "sudo in a list, but not in front": 'x=(docker build --label sudo "$T")\n"${x[@]}"\n',
     "dashes before": "${RETRY} -- docker build .\n",
+    "dashes before in a string": 'X="nice -- docker build"\n$X .\n',
     "an option with dashes": "docker build --tag=-- .\n",
 }
 

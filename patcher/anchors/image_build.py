@@ -267,7 +267,13 @@ def _barred(candidate: _Candidate, values: _Values, syntax: Syntax) -> RefusedEr
     first, _ = candidate.verbs
     at, bar = candidate.command.at, candidate.command.bar
     source = _text(words[0], syntax)
-    if syntax.language == "shell" and source == "exec":
+    before = [token for word in words[:first] for tokens in values.word(word) for token in tokens]
+    behind = [(token, word) for word in words[first + 1 :] for tokens in values.word(word) for token in tokens]
+    for tokens in values.word(words[first]):
+        engine = next((i for i, token in enumerate(tokens) if _name(token) in _ENGINES), len(tokens))
+        before += tokens[:engine]
+        behind += ((token, words[first]) for token in tokens[engine:])
+    if syntax.language == "shell" and before[:1] == ["exec"]:
         bar = "exec"
     if bar:
         why, hint = _BARS[bar]
@@ -286,7 +292,6 @@ def _barred(candidate: _Candidate, values: _Values, syntax: Syntax) -> RefusedEr
             where=syntax.script.where(at),
             hint=f"Give {source} a fixed number of arguments, which it shifts away before it runs the others.",
         )
-    before = [token for word in words[: first + 1] for tokens in values.word(word) for token in tokens]
     other = next((token for token in before if _name(token) in _OTHER_USERS), None)
     if other:
         return RefusedError(
@@ -296,7 +301,6 @@ def _barred(candidate: _Candidate, values: _Values, syntax: Syntax) -> RefusedEr
             hint=f"Let the user who runs this script reach the engine without {other}: as a member of the group "
             "docker, or with a rootless engine.",
         )
-    behind = [(token, word) for word in words[first:] for tokens in values.word(word) for token in tokens]
     dashes = next((word for token, word in behind if token == "--"), None)
     if dashes:
         return RefusedError(
