@@ -57,6 +57,20 @@ def test_what_is_no_build(text: str) -> None:
         find(text)
 
 
+ENDLESS = {
+    "one that doubles": "x=1\n" + 'x="$x $x"\n' * 60 + "$x build\n",
+    "many that double": "".join(f'x{i}="$x{i - 1} $x{i - 1}"\nx{i}=a{i}\n' for i in range(1, 60)) + "$x59 build\n",
+    "a long chain": "".join(f"x{i}=$x{i + 1}\n" for i in range(2000)) + "$x0 build\n",
+    "functions": "".join(f'f{i}() {{ f{i - 1} "$@"; f{i + 1} a "$@"; }}\n' for i in range(60)) + "f59 build\n",
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+def test_values_out_of_values_have_bounds(text: str) -> None:
+    with pytest.raises(NoBuildError):
+        find(text)
+
+
 SEVERAL = {
     "different words": "docker build a\ndocker build b\n",
     "equal words in both branches": "if a; then docker build .; else docker build .; fi\n",
