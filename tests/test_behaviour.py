@@ -14,7 +14,7 @@ from patcher import pipeline, recipe, sources
 from patcher.errors import UsageError
 from patcher.model import Finding, Script, Verdict
 from patcher.review import behaviour, sandbox
-from patcher.review.scenarios import Scenarios, fill, pattern
+from patcher.review.scenarios import Expect, Scenarios, fill, pattern
 
 needs_sandbox = pytest.mark.skipif(
     bool(sandbox.missing()) and "CI" not in os.environ, reason=sandbox.missing() or "there is one"
@@ -299,6 +299,80 @@ def test_an_option_of_any_form_has_its_scenarios(value: str, rows: list[int], tm
         behaviour.load_scenarios(tmp_path / "unit", "unit"), plan.reference, plan.reference, options=values
     )
     assert list(broken(unpatched)) == ["2 the option's value"][: len(rows) // 2]
+
+
+def pair(build: str, head: str = HEAD, text: str = "") -> tuple[Script, Script]:
+    """A script whose build is written otherwise, without the block and with it in the place of ``{}``."""
+    return (
+        Script(EXECUTED, head + build.replace("{}", "") + TAIL),
+        Script(EXECUTED, head + (text or block()) + build.replace("{}", "docker_build_cached ") + TAIL),
+    )
+
+
+DOCKER = 'docker build --tag="$CONTAINER_NAME"'
+SLOW = """for ((n = 0; n < 25000; n++)); do :; done
+trap 'echo child >> "$CI_PATCHER_RUN/exits"' EXIT
+cat"""
+
+
+@needs_sandbox
+def test_a_signal_waits_until_the_processes_beside_the_build_have_set_themselves_up(scenarios: Scenarios) -> None:
+    one = replace(
+        next(one for one in scenarios.scenarios if one.name == "an EXIT trap, SIGTERM to the group"),
+        expect=Expect(exits=2),
+    )
+    build = f"{{}}{DOCKER} . | (\n{SLOW}\n)\n"
+    assert broken(behaviour.run(replace(scenarios, scenarios=(one,)), *pair(build), options={})) == {}
+
+
+ELSEWHERE = {
+    "a file": "{}%s . > build.log 2>&1",
+    "the end of a file": "{}%s . &>> /tmp/build.log",
+    "nothing": "{}%s . 2> /dev/null",
+    "a pipe": "{}%s . 2>&1 | tee /tmp/log.$$",
+    "a pipe that puts something before": "{}%s . 2>&1 | sed 's/^/build: /'",
+    "standard output, script-wide": "exec 2>&1\n{}%s .",
+    "a process, script-wide": "exec > >(tee ci.log) 2>&1\n{}%s .",
+}
+SILENT = [
+    ('echo "Error: DANGER_DOCKER_BUILD_CACHE_HOST_DIR', 'echo "Error: it'),
+    ('mv -T "$new" "$cache"', 'mv -T "$new" "$cache" 2> /dev/null'),
+]
+
+
+@needs_sandbox
+@pytest.mark.parametrize("build", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_messages_are_looked_for_where_the_build_s_go(scenarios: Scenarios, build: str) -> None:
+    head = HEAD + "set -x\n"
+    findings = behaviour.run(only(scenarios, 11, 19), *pair(build % DOCKER + "\n", head), options={})
+    assert broken(findings) == {}
+    noted = {finding.detail for finding in findings} - {""}
+    assert noted == ({"the script itself shows no message of its build"} if "/dev/null" in build else set())
+
+
+@needs_sandbox
+@pytest.mark.parametrize("build", [build for name, build in ELSEWHERE.items() if name != "nothing"])
+def test_a_message_that_is_missing_there_is_missed(scenarios: Scenarios, build: str) -> None:
+    for old, new in SILENT:
+        changed = block().replace(old, new)
+        assert changed != block()
+        found = broken(behaviour.run(only(scenarios, 11, 19), *pair(build % DOCKER + "\n", text=changed), options={}))
+        assert any("not one line of" in detail for detail in found.values())
+
+
+@needs_sandbox
+def test_a_trap_that_quotes_the_script_does_not_say_it_twice(scenarios: Scenarios) -> None:
+    head = HEAD + "set -o errtrace\ntrap 'echo \"line $LINENO: $BASH_COMMAND\" >&2' ERR\n"
+    assert broken(behaviour.run(only(scenarios, 11, 19), *pair(f"{{}}{DOCKER} .\n", head), options={})) == {}
+    twice = block().replace('echo "Error:', 'echo "DANGER_DOCKER_BUILD_CACHE_HOST_DIR" >&2; echo "Error:')
+    found = broken(behaviour.run(only(scenarios, 11), *pair(f"{{}}{DOCKER} .\n", head, twice), options={}))
+    assert any("not one line of" in detail for detail in found.values())
+
+
+@needs_sandbox
+@pytest.mark.parametrize("word", ['"${ENGINE:-docker}" build', "${FLAGS[@]:+sudo} docker build"])
+def test_what_the_script_reads_is_not_taken_for_a_name_of_the_block(scenarios: Scenarios, word: str) -> None:
+    assert broken(behaviour.run(only(scenarios, 1, 2), *pair(f"{{}}{word} .\n"), options={})) == {}
 
 
 GOOD = """root = "{home}/x"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from patcher.model import Finding, Verdict
 from patcher.review.scenarios import Scenario, fill, pattern
-from patcher.review.stage import Listing, Result, Run, Stage
+from patcher.review.stage import Listing, Result, Run, Stage, added_lines
 
 _LINES = 150  # of evidence, each with at most so many characters
 _WIDTH = 1000
@@ -35,6 +35,37 @@ def _anonymous(text: str, pid: int) -> str:
     """``text`` with ``$$`` for the script's process id, where it stands as a number of its own, and without the
     random part of the names that mktemp gives."""
     return re.sub(rf"(?<!\d){pid}(?!\d)", "$$", re.sub(r"\btmp\.[A-Za-z0-9]{10}\b", "tmp.", text))
+
+
+def _written(result: Result, run: Run) -> dict[str, str]:
+    """What a run wrote, by place: its two streams, and the files that were made or changed, without process ids."""
+    after = result.looks[-1] if result.looks else {}
+    files = {path: entry for path, entry in after.items() if result.before.get(path) != entry}
+    return {
+        **{_anonymous(path, run.pid): entry[2] for path, entry in {**files, **result.scratch}.items()},
+        "errors": run.errors,
+        "output": run.output,
+    }
+
+
+def _places(failing: Result) -> list[tuple[str, str]]:
+    """Where a script has the messages of its build appear, and, as a pattern, what it puts before each."""
+    run = failing.runs.get("1")
+    if run is None or not run.said:
+        return [("errors", "")]
+    places = []
+    for place, text in _written(failing, run).items():
+        line = next((line for line in text.splitlines() if line.endswith(run.said[-1])), None)
+        if line is not None:
+            places.append((place, re.sub(r"\d+", r"\\d+", re.escape(line.removesuffix(run.said[-1])))))
+    return places
+
+
+def _source(text: str) -> set[str]:
+    """Pieces of a script by which a line that quotes it is told from one that it writes itself."""
+    expansions = re.findall(r'"\$\w+"|\$\{[^}]*\}', text)
+    commands = [part.strip() for part in re.split(r"\|\||&&|[;{}\n]", text)]
+    return {*expansions, *(part for part in commands if re.search(r"""\s\S*["']""", part))}
 
 
 def _alike(calls: list[tuple[str, ...]], run: Run, others: list[tuple[str, ...]], other: Run) -> bool:
@@ -67,6 +98,13 @@ class Judge:
         self.place = name[1] if (name := re.fullmatch(r"\{(\w+)\}", self.scenarios.root)) else self.scenarios.root
         # A script without errexit goes on when its build has failed; nothing that stands for the build can end it.
         self.heedless = all(run.status == 0 for run in failing.runs.values())
+        # A script may send the messages of its build elsewhere, and those of what stands for it.
+        self.places = _places(failing)
+        if not self.places and stage.language == "py":  # what stands for the build speaks in the script's own process
+            self.places = [("errors", "")]
+        lines = stage.patched.text.splitlines()
+        added = "\n".join(lines[n - 1] for n in added_lines(stage.original.text, stage.patched.text))
+        self.source = _source(added)
 
     def leaves(self, scenario: Scenario, listing: Listing, *, look: bool) -> str:
         """What is wrong with ``root`` at a step ``look`` or at the end, or nothing."""
@@ -143,10 +181,11 @@ class Judge:
                 known = {re.sub(r"\d+", "0", line) for line in same.errors.splitlines()}  # `time` never says the same
                 new = [line for line in lines if re.sub(r"\d+", "0", line) not in known]
                 problems += [f"standard error has {line!r}" for line in new][:1]
-            for text in expect.says:
+            for text in expect.says if self.places else ():
                 # Each try of a build says the same.
-                if len({line for line in lines if pattern(text, words).search(line)}) != 1:
-                    problems.append(f"not one line of standard error says {fill(text, words)}")
+                if len(self.says(pattern(text, words), result, run)) != 1:
+                    where = " or ".join("standard error" if at == "errors" else at for at, _ in self.places)
+                    problems.append(f"not one line of {where} says {fill(text, words)}")
         if expect.look:
             problems += [
                 f"{what}, on the way"
@@ -165,6 +204,20 @@ class Judge:
         unusual = [path for path, other in _changed(result, root).items() if not {path, other} & allowed]
         problems += [f"outside of {self.place}, {path} was made, changed or removed" for path in sorted(unusual)[:3]]
         return problems
+
+    def says(self, said: re.Pattern[str], result: Result, run: Run) -> set[str]:
+        """The different lines that match, where the script has the messages of its build appear.
+
+        Without those that a trace or a trap on ERR made of the script's own text.
+        """
+        written = _written(result, run)
+        lines = [
+            line[match.end() :]
+            for place, before in self.places
+            for line in written.get(place, "").splitlines()
+            if (match := re.match(before, line)) and not line.startswith("+", match.end())
+        ]
+        return {line for line in lines if said.search(line) and not any(one in line for one in self.source)}
 
     def added(self, pairs: Iterable[tuple[str, str]], run: Run, same: Run, words: Mapping[str, str]) -> list[str]:
         """Whether the tagged calls are the reference's with each pair once more, as two words or with ``=``."""
@@ -254,6 +307,8 @@ class Judge:
         problems = self.problems(scenario, result, reference)
         if not problems:
             note = "the script itself goes on after a failed build" if self.heedless and "refused" in exits else ""
+            if scenario.expect.says and not self.places:
+                note = "the script itself shows no message of its build"
             return Finding(scenario.name, Verdict.HELD, note, scenario.row, self.happened(scenario, result))
         evidence = self.evidence(scenario, result, reference)
         return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -28,7 +28,9 @@ _START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffe
 _HARNESS = resources.files("patcher.review") / "harness"
 # Names that steer the shell, the linker or Python itself, and so say nothing about the block.
 _SPARED = re.compile(r"PATH|IFS|HOME|(OLD)?PWD|ENV|PS\d|E?UID|PPID|TMPDIR|(BASH|SHELL|LD_|PYTHON|LC_|LANG|GIT_).*")
-_READ = re.compile(r"""\$\{?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)""")
+_READ = re.compile(
+    r"""\$(?:\{[#!]?)?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)|\s-v\s+([A-Za-z_]\w*)"""
+)
 
 OUTPUT = 4 << 20
 """Bytes of one scenario's result, at most."""
@@ -52,7 +54,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of the script left: process id, status (negative for a signal), what it wrote, recorded calls."""
+    """What one run of the script left: process id, status (negative for a signal), what it wrote, recorded calls.
+
+    ``said`` are the lines that the programs of the recipe wrote to their standard error by ``say``.
+    """
 
     pid: int
     status: int | None
@@ -61,6 +66,7 @@ class Run:
     calls: tuple[tuple[str, ...], ...]
     exits: str
     points: tuple[str, ...]
+    said: tuple[str, ...] = ()
 
     def tagged(self) -> list[tuple[str, ...]]:
         """The calls that the stub engine took for the one at issue, without its tag."""
@@ -81,12 +87,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one scenario: its runs by number, the tree before, at each ``look`` and at the end."""
+    """What came of one scenario: its runs by number, the tree before, at each ``look`` and at the end.
+
+    ``scratch`` is what lies in ``/tmp`` at the end.
+    """
 
     runs: Mapping[str, Run]
     before: Listing
     looks: tuple[Listing, ...]
     trouble: tuple[str, ...] = ()
+    scratch: Listing = field(default_factory=dict)
 
 
 Event = tuple[Scenario, Script, Trace | None]
@@ -144,8 +154,11 @@ class Stage:
         self.harness = {name: _harness(name) for name in names}
         self.lib = self.library()
         added = "\n".join(patched.text.splitlines()[n - 1] for n in added_lines(original.text, patched.text))
-        self.poison = {name: f"{HOME}/survivors/{name}" for name in re.findall(r"\b[A-Za-z_]\w*\b", added)}
-        self.define = dict.fromkeys(_names(original.text), "")
+        # What the original reads is its own to choose its build by, and no name that the block brings along.
+        own = set(_names(original.text))
+        brought = sorted(set(re.findall(r"\b[A-Za-z_]\w*\b", added)) - own)
+        self.poison = {name: f"{HOME}/survivors/{name}" for name in brought}
+        self.define = dict.fromkeys(own, "")
         self.always_define = False
 
     def define_all(self) -> None:
@@ -350,7 +363,7 @@ class Stage:
 def _names(text: str) -> Iterator[str]:
     """The variables that a script reads from its environment, as far as its text tells."""
     for match in _READ.finditer(text):
-        yield match[1] or match[2]
+        yield match[1] or match[2] or match[3]
 
 
 def _listing(entries: Iterable[list[str]]) -> Listing:
@@ -382,12 +395,14 @@ def _result(line: bytes, outcome: sandbox.Outcome) -> Result:
                     calls=_calls(run["log"]),
                     exits=str(run["exits"]),
                     points=tuple(run["points"].splitlines()),
+                    said=tuple(run["said"].splitlines()),
                 )
                 for name, run in value["runs"].items()
             },
             before=_listing(value["before"]),
             looks=tuple(_listing(entries) for entries in value["looks"]),
             trouble=tuple(trouble),
+            scratch=_listing(value["scratch"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         lines = outcome.stderr.decode("utf8", "replace").strip().splitlines()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PROCESSES = 200  # of a scenario, all together; a real one has about ten
 MEMORY = 1 << 30  # bytes in use by all of them
 ENTRIES = 2000  # of one directory tree in the result
-TEXT = 4096  # characters of one file in the result
+TEXT = 16000  # characters of one file in the result
 
 
 class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of this program
@@ -164,15 +164,19 @@ class Run:
         for descriptor in (output, errors, null):
             os.close(descriptor)
 
-    def processes(self) -> dict[str, str]:
-        """The state of each process of the run's session; one that waits to be reaped is not among them."""
+    def processes(self) -> dict[str, tuple[str, int]]:
+        """State and group of each process of the run's session; one that waits to be reaped is not among them."""
         found = {}
         for name in os.listdir("/proc"):
             if name.isdigit():
                 fields = read(f"/proc/{name}/stat").rpartition(")")[2].split()
                 if len(fields) > 3 and int(fields[3]) == self.pid and fields[0] not in "ZX":
-                    found[name] = fields[0]
+                    found[name] = (fields[0], int(fields[2]))
         return found
+
+    def ungrouped(self) -> bool:
+        """Whether a process of the run is in a group of its own, where a signal to the script's group passes it by."""
+        return any(group != self.pid for _, group in self.processes().values())
 
     def alive(self) -> bool:
         """Whether any process of the run is left."""
@@ -181,7 +185,7 @@ class Run:
     def standing(self) -> str:
         """Where all processes of the run sleep: what tells one such moment from a later one, else nothing."""
         found = ""
-        for name, state in self.processes().items():
+        for name, (state, _) in self.processes().items():
             if state != "S":
                 return ""
             found += name + read(f"/proc/{name}/status").partition("voluntary_ctxt_switches")[2]
@@ -253,14 +257,30 @@ class Scenario:
             if or_lock and run.at != point and still == 4:
                 return
 
+    def settle(self, run: Run) -> None:
+        """Waits until all processes of a run sleep, so that none is between its fork and its own dispositions.
+
+        One that never rests is not waited for.
+        """
+        patience = time.monotonic() + 2
+        before, now = "", run.standing()
+        while not (now and now == before) and run.alive() and time.monotonic() < patience:
+            self.pump(0.002)
+            before, now = now, run.standing()
+
     def strike(self, run: Run, whom: str, name: str) -> None:
         """Sends a signal, and waits until the script itself has taken it where it went to the script alone."""
         number = getattr(signal, f"SIG{name}")
         if run.status is not None:
             return
+        self.settle(run)
         if whom == "group":
             os.killpg(run.pid, number)
-            run.at = run.at if name != "KILL" else ""
+            # A program that went into a group of its own (timeout does) lives on, and has its run end it.
+            if name == "KILL" and run.ungrouped():
+                self.settle(run)
+            elif name == "KILL":
+                run.at = ""
             return
         os.kill(run.pid, number)
         while run.status is None:
@@ -369,6 +389,7 @@ def play(job: dict[str, Any]) -> dict[str, Any]:
         "missed": scenario.missed,
         "before": before,
         "looks": scenario.looks,
+        "scratch": look("/tmp"),
         "runs": {
             name: {
                 "pid": run.pid,
@@ -377,6 +398,7 @@ def play(job: dict[str, Any]) -> dict[str, Any]:
                 "errors": tail(f"{run.folder}/errors", 16000),
                 "log": tail(f"{run.folder}/log", 100_000),
                 "exits": tail(f"{run.folder}/exits", 1000),
+                "said": tail(f"{run.folder}/said", 1000),
                 "points": tail(f"{run.folder}/points", 100_000),
             }
             for name, run in scenario.runs.items()

@@ -9,6 +9,12 @@ record() {
   printf '%s\0' "$#" "$@" >> "$run/log"
 }
 
+# say LINE: a line on standard error, and for the driver, which sees in what other place the script had it appear.
+say() {
+  echo "$1" >> "$run/said"
+  echo "$1" >&2
+}
+
 # next KEY: counts in $n how often KEY came up.
 next() {
   n=0

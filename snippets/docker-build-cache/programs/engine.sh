@@ -47,11 +47,11 @@ fi
 next build
 stop "build.$n"
 if [ "$plan" = fail ] || [ "$plan" = broken ]; then
-  echo "ERROR: failed to solve" >&2
+  say "ERROR: failed to solve"
   exit 1
 fi
 if [ "$layer" ] && [ "$layer" != "garbage" ] && ! [ -e "$from/blobs/$layer" ]; then
-  echo "ERROR: $from/blobs/$layer: content not found" >&2
+  say "ERROR: $from/blobs/$layer: content not found"
   exit 1
 fi
 [ "$layer" ] || [ -z "$from" ] || echo "WARNING: local cache import at $from not found" >&2
