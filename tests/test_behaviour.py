@@ -375,6 +375,27 @@ def test_what_the_script_reads_is_not_taken_for_a_name_of_the_block(scenarios: S
     assert broken(behaviour.run(only(scenarios, 1, 2), *pair(f"{{}}{word} .\n"), options={})) == {}
 
 
+@needs_sandbox
+@pytest.mark.parametrize("build", ["head -c 999999 /dev/zero | {}docker build -", "{}docker build -f- . < /dev/zero"])
+def test_what_a_build_reads_from_standard_input_is_read(scenarios: Scenarios, build: str) -> None:
+    build = build.replace("< /dev/zero", "< <(head -c 999999 /dev/zero; echo written >&2)")
+    for _ in range(5):
+        assert broken(behaviour.run(only(scenarios, 2, 5), *pair(f"{build}\n"), options={})) == {}
+
+
+@needs_sandbox
+def test_options_behind_the_double_dash_are_none(scenarios: Scenarios) -> None:
+    found = broken(behaviour.run(only(scenarios, 1, 2, 3), *pair(f"{{}}{DOCKER} -- .\n"), options={}))
+    assert {name.split()[0] for name in found} == {"2", "3"}
+
+
+@needs_sandbox
+@pytest.mark.parametrize("options", ["--context ci", "-H tcp://x", "--host=tcp://x", "-D --config /x -l debug --tls"])
+def test_a_build_behind_options_of_the_engine_is_one(scenarios: Scenarios, options: str) -> None:
+    findings = behaviour.run(only(scenarios, 1, 2, 3), *pair(f"{{}}docker {options} buildx build .\n"), options={})
+    assert broken(findings) == {}
+
+
 GOOD = """root = "{home}/x"
 how = { executed = ["{script}"] }
 [[scenario]]

@@ -3,9 +3,25 @@
 # `--cache-from` and writes to `--cache-to` is what BuildKit's type=local does, with one layer per run.
 . "${0%/*}/../../lib/stub.sh"
 
-kind=other
-case "$1 $2" in
-  "build "* | "buildx build" | "buildx b" | "image build" | "builder build") kind=build ;;
+# The options before the command, which may stand before that of the plugin as well, are no part of its name.
+kind=other command="" value=""
+for word in "$@"; do
+  case "${value:+value}$word" in
+    value*) value="" ;;
+    -c | -H | -l | --builder | --config | --connection | --context | --host | --log-level | --tlscacert | --tlscert | \
+      --tlskey | --url) value=1 ;;
+    -*) ;;
+    *)
+      command="$command $word"
+      case "$command" in
+        " buildx" | " builder" | " image") ;;
+        *) break ;;
+      esac
+      ;;
+  esac
+done
+case "$command" in
+  " build" | " buildx build" | " buildx b" | " image build" | " builder build") kind=build ;;
 esac
 
 if [ "$kind" = other ]; then
@@ -23,18 +39,27 @@ if [ "$kind" = other ]; then
     plan later
     [ "$plan" = ok ] || exit 1
   fi
-  [ "$1" != run ] || echo "container"
+  [ "$command" != " run" ] || echo "container"
   exit 0
 fi
 
 record build "${0##*/}" "$@"
-from="" dest=""
+from="" dest="" operands=""
 for word in "$@"; do
+  operands="${operands:+${operands}x}"
   case "$word" in
+    --) operands="${operands:-0}" ;;
+    - | --file=- | -f-) cat > /dev/null ;; # the image's file or its context, from whoever writes it
     *type=local,src=*) from="${word#*src=}" from="${from%%,*}" ;;
     *type=local,dest=*) dest="${word#*dest=}" dest="${dest%%,*}" ;;
   esac
 done
+
+# Behind `--` nothing is an option, so the context stands there alone.
+if [ "$operands" ] && [ "$operands" != 0x ]; then
+  say "ERROR: docker buildx build requires 1 argument"
+  exit 1
+fi
 
 # The layer that the cache named when the build began must be there for as long as the build reads it.
 layer=""
