@@ -52,6 +52,13 @@ def test_nothing_is_found_in_what_is_good() -> None:
     assert [finding for finding in findings if finding.verdict is not Verdict.HELD] == []
 
 
+def test_patterns_that_the_script_switches_on_parse() -> None:
+    text = "shopt -s extglob\necho ci/!(retry|lint)\n"
+    assert static.parses(Script("x.sh", text), "shell").verdict is Verdict.HELD
+    assert static.parses(Script("x.sh", text + "( echo\n"), "shell").verdict is Verdict.BROKEN
+    assert static.parses(Script("x.sh", text.split("\n", 1)[1]), "shell").verdict is Verdict.BROKEN
+
+
 BAD: dict[str, tuple[Callable[[], Finding], str]] = {
     "shell that does not parse": (lambda: static.parses(edited("echo", "( echo"), "shell"), "syntax error"),
     "Python that does not parse": (lambda: static.parses(Script("x.py", "def f(:\n"), "python"), "line 1"),

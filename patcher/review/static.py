@@ -54,10 +54,15 @@ def parses(result: Script, language: str) -> Finding:
     with tempfile.TemporaryFile(prefix="ci-patcher-") as file:
         # bash takes no CR LF, upstream's editors may: whoever runs such a file has the CRs taken out first.
         file.write(result.data.replace(b"\r\n", b"\n"))
-        file.seek(0)
-        done = subprocess.run(
-            [bash, "--norc", "-n"], stdin=file, capture_output=True, check=False, env={"LC_ALL": "C"}, timeout=_SECONDS
-        )
+        # The patterns that a script may switch on are grammar, and bash -n switches nothing on.
+        for patterns in ([], *([["-O", "extglob"]] if b"extglob" in result.data else [])):
+            file.seek(0)
+            done = subprocess.run(
+                [bash, "--norc", *patterns, "-n"], stdin=file, capture_output=True, check=False, env={"LC_ALL": "C"},
+                timeout=_SECONDS,
+            )  # fmt: skip
+            if not done.returncode:
+                break
     problem = done.stderr.decode("utf8", "replace").strip().splitlines()
     return _finding("parses", problem[0] if done.returncode and problem else "", "bash -n")
 
