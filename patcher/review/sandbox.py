@@ -44,7 +44,7 @@ MEMORY = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A directory of the machine and where the sandbox has it; with a size, an empty file system of so many bytes."""
+    """A file or directory of the machine and where the sandbox has it; with a size, an empty file system of that."""
 
     source: Path
     target: str

@@ -23,6 +23,7 @@ HOME = "/home/ci"
 TREE = f"{HOME}/tree"
 WORK = "/run/ci-patcher"  # the driver's, in the sandbox
 PATH = "/usr/local/bin:/usr/bin:/bin"
+ENGINES = ("buildah", "docker", "nerdctl", "podman")  # never the machine's own, whatever a recipe has stubs for
 
 _START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
 _HARNESS = resources.files("patcher.review") / "harness"
@@ -150,7 +151,7 @@ class Stage:
             if (words := choice.option.words(options.get(name, choice.option.default)))
         }
         self.driver = marshal.dumps(compile(_harness("driver.py"), "driver.py", "exec"))
-        names = ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py")
+        names = ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py", "sudo.sh", "launch.sh")
         self.harness = {name: _harness(name) for name in names}
         self.lib = self.library()
         added = "\n".join(patched.text.splitlines()[n - 1] for n in added_lines(original.text, patched.text))
@@ -230,7 +231,8 @@ class Stage:
             **{f"program.{name}": text for name, text in self.scenarios.programs.items()},
         }
         wrapped = {name: kind for name, kind in self.scenarios.wrap.items() if "." not in name}
-        links = {name: f"program.{name}" for name in self.scenarios.programs}
+        links = dict.fromkeys(("sudo", "doas"), "sudo.sh")
+        links |= {name: f"program.{name}" for name in self.scenarios.programs}
         links |= {**dict.fromkeys(self.scenarios.quiet, "quiet.sh"), **dict.fromkeys(wrapped, "wrap.sh")}
         return [
             *([f"{WORK}/lib/{name}", "file", "755", text] for name, text in texts.items()),
@@ -249,6 +251,7 @@ class Stage:
         how = scenario.how or self.scenarios.files.get(script.path, "") or next(iter(self.scenarios.how))
         argv = [fill(word, words) for word in self.scenarios.how[how]]
         if argv == [words["script"]] and not script.text.startswith("#!"):
+            "sudo.sh": self.harness["sudo.sh"],
             argv.insert(0, "python3" if self.language == "py" else "bash")
         return argv
 
@@ -306,7 +309,7 @@ class Stage:
         """Runs events one after another in one sandbox, emptied between them; one that has mounts runs alone."""
         jobs = [self.job(*event) for event in events]
         with tempfile.TemporaryDirectory(prefix="ci-patcher-") as folder:
-            binds = []
+            binds = self.masks(Path(folder))
             for event, job in zip(events, jobs, strict=True):
                 binds += self.binds(event, job, Path(folder))
             # Compiled here, once: compiling it takes the sandbox's Python longer than running it. Nothing is ever
@@ -344,6 +347,13 @@ class Stage:
                 kept = self.keep / re.sub(r"[^\w.-]+", "-", f"{scenario.row}-{scenario.name or 'unpatched'}") / name
                 kept.mkdir(parents=True, exist_ok=True)
                 binds.insert(0, sandbox.Bind(kept, f"/{name}"))
+    def masks(self, folder: Path) -> list[sandbox.Bind]:
+        """What lies over the machine's own engines, and over what has the name of a stub, wherever in the system."""
+        launch = folder / "launch.sh"
+        launch.write_text(self.harness["launch.sh"], encoding="utf8")
+        launch.chmod(0o755)
+        return [sandbox.Bind(launch, path, read_only=True) for path in _installed(*ENGINES, *self.scenarios.programs)]
+
         return binds
 
     def batches(self, events: Sequence[Event]) -> list[list[Event]]:
@@ -383,6 +393,14 @@ def _calls(log: str) -> tuple[tuple[str, ...], ...]:
 def _result(line: bytes, outcome: sandbox.Outcome) -> Result:
     """Reads what the driver wrote; a script may have tampered with it, so nothing in it is trusted to fit."""
     try:
+@cache
+def _installed(*names: str) -> tuple[str, ...]:
+    """The files of the system that a program of one of these names is, links followed."""
+    folders = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+    found = {os.path.realpath(f"{folder}/{name}") for folder in folders for name in names}
+    return tuple(sorted(path for path in found if path.startswith("/usr/") and os.path.isfile(path)))
+
+
         value = json.loads(line)
         trouble = [what for what in (value["stopped"], *value["missed"]) if what]
         return Result(

@@ -2,6 +2,8 @@
 # shellcheck shell=sh
 # A program is <run>/bin/<name>. <run> holds the log, the plan, the system's PATH and two pipes to the driver.
 run="${0%/*/*}"
+# shellcheck disable=SC2034 # for whoever starts a program that is to find the run's own ones
+own="$PATH"
 read -r PATH < "$run/path"
 
 # record WORD...: one call, as its number of words and the words, each ended by a NUL.

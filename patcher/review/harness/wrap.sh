@@ -5,6 +5,12 @@ name="${0##*/}"
 record file "$name" "$@"
 read -r kind < "$run/../lib/wrap/$name"
 read -r watched < "$run/watched"
+# The system's program by its path, since what it starts in its turn (flock does) must find those of the run.
+IFS=:
+for folder in $PATH; do
+  [ ! -x "$folder/$name" ] || break
+done
+unset IFS
 case "$kind $*" in
   lock* | *"$watched"*)
     next "$kind"
@@ -16,10 +22,13 @@ case "$kind $*" in
       echo "$name: refused: $*" >&2
       exit 1
     fi
-    "$name" "$@"
+    # shellcheck disable=SC2154
+    PATH="$own"
+    "$folder/$name" "$@"
     status=$?
     stop "$point.done"
     exit "$status"
     ;;
 esac
-exec "$name" "$@"
+PATH="$own"
+exec "$folder/$name" "$@"
