@@ -57,7 +57,8 @@ class Trace:
 class Run:
     """What one run of the script left: process id, status (negative for a signal), what it wrote, recorded calls.
 
-    ``said`` are the lines that the programs of the recipe wrote to their standard error by ``say``.
+    ``said`` are the lines that the programs of the recipe wrote to their standard error by ``say``. ``aside`` tells
+    that a process of it was in a group of its own when a signal was sent to the script's.
     """
 
     pid: int
@@ -74,6 +75,7 @@ class Run:
         return [call[1:] for call in self.calls if call[0] == "build"]
 
     def plain(self) -> list[tuple[str, ...]]:
+    aside: bool = False
         """All calls; of the tag only its first word, which is the same on every run."""
         return [(call[0].split(" ")[0], *call[1:]) for call in self.calls]
 
@@ -426,3 +428,4 @@ def _installed(*names: str) -> tuple[str, ...]:
         lines = outcome.stderr.decode("utf8", "replace").strip().splitlines()
         what = outcome.trouble or f"the sandbox ended with status {outcome.status}"
         return Result({}, {}, (), (f"{what}{': ' if lines else ''}{' '.join(lines[-1:])}",))
+                    aside=bool(run["aside"]),

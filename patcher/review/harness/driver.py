@@ -136,6 +136,7 @@ class Run:
     def start(self) -> None:
         """Starts the script in a session of its own, with the signal dispositions that a login gives."""
         appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self.aside = False
         output = os.open(f"{self.folder}/output", appended, 0o644)
         errors = os.open(f"{self.folder}/errors", appended, 0o644)
         null = os.open("/dev/null", os.O_RDONLY)
@@ -276,15 +277,13 @@ class Scenario:
         self.settle(run)
         if whom == "group":
             os.killpg(run.pid, number)
-            # A program that went into a group of its own (timeout does) lives on, and has its run end it.
-            if name == "KILL" and run.ungrouped():
-                self.settle(run)
-            elif name == "KILL":
-                run.at = ""
+            run.at = run.at if name != "KILL" or run.aside else ""
             return
         os.kill(run.pid, number)
         while run.status is None:
             self.pump(0.001)
+            # A program that went into a group of its own (timeout does) lives on, to the end of what it does.
+            run.aside = run.ungrouped()
             pending = 0
             for line in read(f"/proc/{run.pid}/status").splitlines():
                 key, _, value = line.partition(":\t")
@@ -414,6 +413,7 @@ def main() -> None:
     finished: dict[str, Any] = {}
     for job in jobs:
         if finished:
+                "aside": int(run.aside),
             for folder in finished["clean"]:
                 empty(folder)
         else:
