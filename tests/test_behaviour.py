@@ -13,7 +13,7 @@ import pytest
 from patcher import pipeline, recipe, sources
 from patcher.errors import UsageError
 from patcher.model import Finding, Script, Verdict
-from patcher.review import behaviour, sandbox
+from patcher.review import behaviour, sandbox, stage
 from patcher.review.scenarios import Expect, Scenarios, fill, pattern
 
 needs_sandbox = pytest.mark.skipif(
@@ -199,6 +199,10 @@ def test_files_are_kept_where_asked(scenarios: Scenarios, tmp_path: Path) -> Non
 
 def only(scenarios: Scenarios, *rows: int) -> Scenarios:
     return replace(scenarios, scenarios=tuple(one for one in scenarios.scenarios if one.row in rows))
+
+
+def named(scenarios: Scenarios, *names: str) -> Scenarios:
+    return replace(scenarios, scenarios=tuple(one for one in scenarios.scenarios if one.name in names))
 
 
 @needs_sandbox
@@ -394,6 +398,106 @@ def test_options_behind_the_double_dash_are_none(scenarios: Scenarios) -> None:
 def test_a_build_behind_options_of_the_engine_is_one(scenarios: Scenarios, options: str) -> None:
     findings = behaviour.run(only(scenarios, 1, 2, 3), *pair(f"{{}}docker {options} buildx build .\n"), options={})
     assert broken(findings) == {}
+
+
+OWN_GROUP = ["timeout 60 docker build .", 'retry -- timeout --kill-after=1 60 docker build --tag="$CONTAINER_NAME" .']
+
+
+@needs_sandbox
+@pytest.mark.parametrize("build", OWN_GROUP)
+def test_a_build_in_a_process_group_of_its_own_outlives_the_signal(scenarios: Scenarios, build: str) -> None:
+    chosen = only(scenarios, 7, 8, 12, 13, 14)
+    assert broken(behaviour.run(chosen, *pair(f"{{}}{build}\n"), options={})) == {}
+    # What is left of the run is still judged: nothing may stay beside the cache, and no half of a promotion.
+    keeps = block().replace('rm -rf "$new" "${new}.old" || rm -rf "$new" "${new}.old"', ":")
+    assert broken(behaviour.run(chosen, *pair(f"{{}}{build}\n", text=keeps), options={}))
+
+
+@needs_sandbox
+def test_a_program_that_starts_the_build_gets_the_stub(scenarios: Scenarios) -> None:
+    build = "flock /tmp/ci.lock docker build .\n"
+    assert broken(behaviour.run(only(scenarios, 1, 2, 3, 5, 9), *pair("{}" + build), options={})) == {}
+    # Its own lock lets no two in.
+    (finding,) = behaviour.run(named(scenarios, "two build at once"), *pair("{}" + build), options={})
+    assert finding.verdict is Verdict.NOT_RUN
+    assert "unpatched as well, run 2 stood still before build.1" in finding.detail
+
+
+@needs_sandbox
+def test_two_that_wait_for_each_other_where_the_original_s_do_not_are_broken(scenarios: Scenarios) -> None:
+    text = block().replace("flock --shared 9", "flock --exclusive 9")
+    (finding,) = behaviour.run(named(scenarios, "two build at once"), *pair(f"{{}}{DOCKER} .\n", text=text), options={})
+    assert finding.verdict is Verdict.BROKEN
+
+
+@needs_sandbox
+def test_the_engine_of_the_machine_is_out_of_reach(monkeypatch: pytest.MonkeyPatch, scenarios: Scenarios) -> None:
+    # Whatever a machine has: true is a program that all have, and here one of the names that must not be reached.
+    real = os.path.realpath("/usr/bin/true")
+    monkeypatch.setattr(stage, "_installed", lambda *_: (real,))
+    with_true = replace(scenarios, programs={**scenarios.programs, Path(real).name: scenarios.programs["docker"]})
+    findings = behaviour.run(only(with_true, 2), *pair(f"{{}}{real} build .\n"), options={})
+    assert broken(findings) == {}
+
+
+def test_engines_are_found_behind_links() -> None:
+    assert stage._installed("no-such-program") == ()
+    assert os.path.realpath("/usr/bin/env") in stage._installed("env", "no-such-program")
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "words", ["sudo", "doas", "sudo -E -n", "sudo --preserve-env=X -u root -H --", "sudo DOCKER_BUILDKIT=1"]
+)
+def test_sudo_is_there(scenarios: Scenarios, words: str) -> None:
+    findings = behaviour.run(only(scenarios, 1, 2, 5), *pair(f"{{}}{words} {DOCKER} .\n"), options={})
+    assert broken(findings) == {}
+
+
+@needs_sandbox
+def test_line_ends_of_windows_are_taken_out(scenarios: Scenarios) -> None:
+    texts = [script.text.replace("\n", "\r\n") for script in (plain(), patched())]
+    original, result = (Script(EXECUTED, text) for text in texts)
+    assert broken(behaviour.run(only(scenarios, 1, 2, 7), original, result, options={})) == {}
+    # A patch that brings them along is none of that.
+    found = behaviour.run(only(scenarios, 2), plain(), result, options={})
+    assert {finding.verdict for finding in found} == {Verdict.BROKEN}
+
+
+@needs_sandbox
+@pytest.mark.parametrize("guard", ["docker pull x", "docker image inspect x > /dev/null", "docker manifest inspect x"])
+def test_an_image_that_would_be_there_is_not(scenarios: Scenarios, guard: str) -> None:
+    build = f"{guard} || {{}}{DOCKER} .\n"
+    assert broken(behaviour.run(only(scenarios, 1, 2, 3, 5), *pair(build), options={})) == {}
+    # One that the script needs is.
+    assert broken(behaviour.run(only(scenarios, 1), *pair(f"{guard}\n{{}}{DOCKER} .\n"), options={})) == {}
+
+
+@needs_sandbox
+def test_a_script_that_tries_for_ever(scenarios: Scenarios) -> None:
+    loop = f"until {{}}{DOCKER} .; do sleep 3; done\n"
+    chosen = named(scenarios, "the build fails", "SIGTERM to the group at rename.2", "the directory is missing")
+    findings = behaviour.run(chosen, *pair(loop), options={})
+    assert broken(findings) == {}
+    assert {f.row for f in findings if f.detail == "the script itself tries for ever"} == {5, 11}
+    mute = block().replace('echo "Error: DANGER_DOCKER_BUILD_CACHE_HOST_DIR', 'echo "Error: it')
+    (detail,) = broken(behaviour.run(chosen, *pair(loop, text=mute), options={})).values()
+    assert "not one line of" in detail
+    # What tries for ever while the original does not is no better than before.
+    until = f"until docker_build_cached {DOCKER} .; do sleep 3; done\n"
+    tries = Script(EXECUTED, HEAD + block() + until + TAIL)
+    (detail,) = broken(behaviour.run(named(scenarios, "the build fails"), plain(), tries, options={})).values()
+    assert "tries for ever" in detail
+
+
+@needs_sandbox
+def test_a_build_by_another_engine_is_not_judged(scenarios: Scenarios) -> None:
+    build = f'if [ "$ENGINE" ]; then\n  {{}}{DOCKER} .\nelse\n  podman build .\nfi\n'
+    findings = behaviour.run(only(scenarios, 1, 2), *pair(build), options={})
+    assert {finding.verdict for finding in findings} == {Verdict.NOT_RUN}
+    assert "it builds with podman" in findings[0].detail
+    build = f"{{}}{DOCKER} . || podman build .\n"
+    assert broken(behaviour.run(only(scenarios, 1, 2), *pair(build), options={})) == {}
 
 
 GOOD = """root = "{home}/x"

@@ -8,6 +8,7 @@ hold; the unpatched script, run in the same way, is the reference.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,9 +18,11 @@ from patcher.model import Finding, Script, Verdict
 from patcher.review import points, sandbox
 from patcher.review.judge import Judge
 from patcher.review.scenarios import Expect, Scenario, Scenarios, load
-from patcher.review.stage import Event, Result, Stage
+from patcher.review.stage import STOOD_STILL, Event, Result, Stage, Trace, added_lines
 
 load_scenarios = load
+
+NO_BUILD = "unpatched, it builds nothing"
 
 
 def _wants_reference(scenario: Scenario) -> bool:
@@ -37,7 +40,33 @@ def _cannot_run(result: Result) -> str:
         said = (run.errors or run.output).splitlines()
         last = [line for line in said if line.strip() and not line.startswith("+")][-1:]
         return f"unpatched, it ends with {run.status}{''.join(f' ({line.strip()})' for line in last)}"
-    return "" if run.tagged() else "unpatched, it builds nothing"
+    return "" if run.tagged() else NO_BUILD
+
+
+def _elsewhere(stage: Stage, unpatched: Scenario, plain: Result) -> str:
+    """Why nothing can be judged where the script, unpatched, builds by another program than the patched command.
+
+    The commands on the lines that the patch replaces name one program of the recipe, the build that came of it was
+    by another, and none of these commands was run.
+    """
+    lines = added_lines(stage.patched.text, stage.original.text)
+    texts = stage.original.text.splitlines()
+    words = {word for line in lines for word in re.findall(r"[\w-]+", texts[line - 1])}
+    called = {call[0] for call in plain.runs["1"].tagged()}
+    if stage.language != "sh" or called & words or not words & set(stage.scenarios.programs):
+        return ""
+    (traced,) = stage.play([(unpatched, stage.original, Trace(lines))])
+    if any(point.startswith("line ") for point in traced.runs["1"].points):
+        return ""
+    return f"unpatched, it builds with {', '.join(sorted(called))}, and not by the command that the patch changes"
+
+
+def _held_up(stage: Stage, scenario: Scenario, result: Result) -> str:
+    """Why two runs can't be led through a scenario, where the unpatched script can't be either: a lock of its own."""
+    if not any(STOOD_STILL in what for what in result.trouble):
+        return ""
+    (unpatched,) = stage.play([(scenario, stage.original, None)])
+    return f"unpatched as well, {'; '.join(unpatched.trouble)}" if unpatched.trouble == result.trouble else ""
 
 
 def applicable(stage: Stage, scenarios: tuple[Scenario, ...]) -> tuple[Scenario, ...]:
@@ -84,14 +113,21 @@ def run(
     if _cannot_run(plain):  # under `set -u` a fork's own variables may be missing
         stage.define_all()
         plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
+    if _cannot_run(plain) == NO_BUILD:
+        stage.withhold()
+        plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
     if why := _cannot_run(plain):
         return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
     judge = Judge(stage, plain, failed)
+    stage.endless = judge.endless
+    if why := _elsewhere(stage, unpatched, plain):
+        return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
     # Scenarios that differ only in what they expect share an event.
     events: dict[str, Event] = {}
     keys = []
     for scenario in wanted:
-        event = replace(scenario, row=0, needs=0, keep=(), expect=Expect(), name=scenario.name if keep else "")
+        expect = Expect(tagged=0) if judge.hopeless(scenario) else Expect()
+        event = replace(scenario, row=0, needs=0, keep=(), expect=expect, name=scenario.name if keep else "")
         pair = []
         for script in (patched, *([original] if _wants_reference(scenario) else [])):
             key = f"{script is original} {event}"
@@ -108,7 +144,10 @@ def run(
             for scenario, pair in zip(wanted[len(findings) :], keys[len(findings) :], strict=True):
                 if any(key not in results for key in pair):
                     break
-                findings.append(judge.judge(scenario, results[pair[0]], results[pair[1]] if pair[1:] else None))
+                finding = judge.judge(scenario, results[pair[0]], results[pair[1]] if pair[1:] else None)
+                if finding.verdict is Verdict.BROKEN and (why := _held_up(stage, scenario, results[pair[0]])):
+                    finding = Finding(scenario.name, Verdict.NOT_RUN, why, scenario.row)
+                findings.append(finding)
                 if first and findings[-1].verdict is Verdict.BROKEN:
                     pool.shutdown(cancel_futures=True)
                     return tuple(findings)

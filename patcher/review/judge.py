@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from patcher.model import Finding, Verdict
 from patcher.review.scenarios import Scenario, fill, pattern
-from patcher.review.stage import Listing, Result, Run, Stage, added_lines
+from patcher.review.stage import FOR_EVER, Listing, Result, Run, Stage, added_lines
 
 _LINES = 150  # of evidence, each with at most so many characters
 _WIDTH = 1000
@@ -105,6 +105,8 @@ class Judge:
         self.place = name[1] if (name := re.fullmatch(r"\{(\w+)\}", self.scenarios.root)) else self.scenarios.root
         # A script without errexit goes on when its build has failed; nothing that stands for the build can end it.
         self.heedless = all(run.status == 0 for run in failing.runs.values())
+        # One that tries again until it succeeds has no end where nothing can succeed.
+        self.endless = any(FOR_EVER in what for what in failing.trouble)
         # A script may send the messages of its build elsewhere, and those of what stands for it.
         self.places = _places(failing)
         if not self.places and stage.language == "py":  # what stands for the build speaks in the script's own process
@@ -155,6 +157,8 @@ class Judge:
         expect = scenario.expect
         allowed_trouble = reference.trouble if reference and "reference" in expect.exit.values() else ()
         problems = [what for what in result.trouble if what not in allowed_trouble]
+        if self.hopeless(scenario):
+            problems = [what for what in problems if FOR_EVER not in what and not what.startswith("did not end")]
         if not result.looks:
             return problems or ["there is no result"]
         words = self.stage.words(scenario, self.stage.patched)
@@ -163,13 +167,13 @@ class Judge:
             wanted, same = expect.exit.get(name, ""), reference.runs.get(name) if reference else None
             if wanted == "reference" and same:
                 wanted = str(same.status)
-            if wanted == "refused":
-                # A script that heeds no failure goes on, and one that tries again may succeed then.
-                wanted = "" if self.heedless or len(run.tagged()) > 1 else "failure"
-            if wanted and not (run.status not in {0, None} if wanted == "failure" else str(run.status) == wanted):
                 # A build in a group of its own is not told, so bash may ignore the signal; to end by it is no worse.
                 if same.aside and run.aside and same.status == 0 and run.status in _sent(scenario, name):
                     wanted = ""
+            if wanted == "refused":
+                # A script that heeds no failure goes on, and one that tries again may succeed then.
+                wanted = "" if self.heedless or self.hopeless(scenario) or len(run.tagged()) > 1 else "failure"
+            if wanted and not (run.status not in {0, None} if wanted == "failure" else str(run.status) == wanted):
                 problems.append(f"run {name} ended with {run.status}, not {wanted}")
             # What a trap finds in $? when a signal ends the script is the status of the command before the build.
             ended = (run.status or 0) < 0 and run.exits.count("\n") == same.exits.count("\n") if same else False
@@ -214,6 +218,10 @@ class Judge:
         unusual = [path for path, other in _changed(result, root).items() if not {path, other} & allowed]
         problems += [f"outside of {self.place}, {path} was made, changed or removed" for path in sorted(unusual)[:3]]
         return problems
+
+    def hopeless(self, scenario: Scenario) -> bool:
+        """Whether the script tries for ever what is refused each time."""
+        return self.endless and "refused" in scenario.expect.exit.values() and scenario.expect.tagged == 0
 
     def says(self, said: re.Pattern[str], result: Result, run: Run) -> set[str]:
         """The different lines that match, where the script has the messages of its build appear.
@@ -313,10 +321,14 @@ class Judge:
             )
         ):
             return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
+        if reference and result.trouble == reference.trouble and any(FOR_EVER in what for what in result.trouble):
+            return Finding(scenario.name, Verdict.HELD, "the script itself tries for ever", scenario.row)
         exits = scenario.expect.exit.values()
         problems = self.problems(scenario, result, reference)
         if not problems:
             note = "the script itself goes on after a failed build" if self.heedless and "refused" in exits else ""
+            if self.hopeless(scenario):
+                note = "the script itself tries for ever"
             if scenario.expect.says and not self.places:
                 note = "the script itself shows no message of its build"
             return Finding(scenario.name, Verdict.HELD, note, scenario.row, self.happened(scenario, result))

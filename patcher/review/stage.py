@@ -33,6 +33,12 @@ _READ = re.compile(
     r"""\$(?:\{[#!]?)?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)|\s-v\s+([A-Za-z_]\w*)"""
 )
 
+STOOD_STILL = "stood still"
+"""Said by the driver of a run that waits for another, which it holds at a point."""
+
+FOR_EVER = "tries for ever"
+"""Said by the driver of a run that starts a program again and again."""
+
 OUTPUT = 4 << 20
 """Bytes of one scenario's result, at most."""
 
@@ -69,13 +75,13 @@ class Run:
     exits: str
     points: tuple[str, ...]
     said: tuple[str, ...] = ()
+    aside: bool = False
 
     def tagged(self) -> list[tuple[str, ...]]:
         """The calls that the stub engine took for the one at issue, without its tag."""
         return [call[1:] for call in self.calls if call[0] == "build"]
 
     def plain(self) -> list[tuple[str, ...]]:
-    aside: bool = False
         """All calls; of the tag only its first word, which is the same on every run."""
         return [(call[0].split(" ")[0], *call[1:]) for call in self.calls]
 
@@ -163,11 +169,26 @@ class Stage:
         self.poison = {name: f"{HOME}/survivors/{name}" for name in brought}
         self.define = dict.fromkeys(own, "")
         self.always_define = False
+        self.withheld = False
+        self.endless = False
+        # Whoever runs a script with CR LF has the CRs taken out first, as the static review does.
+        self.crlf = "\r\n" in original.text
 
     def define_all(self) -> None:
         """From now on every name that the script or a companion reads is defined, empty, in all scenarios."""
         self.define |= dict.fromkeys((name for one in self.companions.values() for name in _names(one.text)), "")
         self.always_define = True
+
+    def withhold(self) -> None:
+        """From now on nothing is there that a script may look for before it builds: `plan guard` says fail."""
+        self.withheld = True
+
+    def text(self, script: Script) -> str:
+        return script.text.replace("\r\n", "\n") if self.crlf else script.text
+
+    def seconds(self, scenario: Scenario) -> int:
+        """The wall time of a scenario; short where no build is to come of it, and a script that tries for ever."""
+        return 2 if self.endless and scenario.expect.tagged == 0 else self.scenarios.seconds
 
     def words(self, scenario: Scenario, script: Script) -> dict[str, str]:
         words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{script.path}"}
@@ -198,7 +219,7 @@ class Stage:
         files += [[folder, "directory", "755", ""] for folder in (HOME, TREE, f"{HOME}/scratch")]
         files += [[f"{TREE}/{path}", "file", "755", text] for path, text in self.scenarios.tree.items()]
         for path, companion in {**self.companions, script.path: script}.items():
-            files.append([f"{TREE}/{path}", "file", "755", companion.text])
+            files.append([f"{TREE}/{path}", "file", "755", self.text(companion)])
         for entry in scenario.before:
             files += self.entry(entry, words)
         runs = {}
@@ -219,7 +240,7 @@ class Stage:
             "runs": runs,
             "clean": ["/home", "/tmp", *(run["folder"] for run in runs.values())],
             "steps": list(scenario.steps),
-            "seconds": self.scenarios.seconds,
+            "seconds": self.seconds(scenario),
             "limits": dict(sandbox.LIMITS),
         }
 
@@ -229,6 +250,7 @@ class Stage:
             "stub.sh": self.harness["stub.sh"],
             "wrap.sh": self.harness["wrap.sh"],
             "quiet.sh": "#!/bin/sh\nexit 0\n",
+            "sudo.sh": self.harness["sudo.sh"],
             "python/sitecustomize.py": self.harness["sitecustomize.py"],
             **{f"program.{name}": text for name, text in self.scenarios.programs.items()},
         }
@@ -253,7 +275,6 @@ class Stage:
         how = scenario.how or self.scenarios.files.get(script.path, "") or next(iter(self.scenarios.how))
         argv = [fill(word, words) for word in self.scenarios.how[how]]
         if argv == [words["script"]] and not script.text.startswith("#!"):
-            "sudo.sh": self.harness["sudo.sh"],
             argv.insert(0, "python3" if self.language == "py" else "bash")
         return argv
 
@@ -297,7 +318,7 @@ class Stage:
         ]
         if preludes and self.language == "py":
             files.append([f"{folder}/prelude.py", "file", "644", preludes])
-        for key, plans in scenario.plan.items():
+        for key, plans in {**({"guard": ("fail",)} if self.withheld else {}), **scenario.plan}.items():
             for number, word in enumerate(plans, 1):
                 files.append([f"{folder}/plan/{key}.{number}", "file", "644", f"{word}\n"])
             files.append([f"{folder}/plan/{key}", "file", "644", f"{plans[-1]}\n"])
@@ -326,6 +347,13 @@ class Stage:
         lines = outcome.stdout.splitlines()
         return [_result(lines[index] if index < len(lines) else b"", outcome) for index in range(len(jobs))]
 
+    def masks(self, folder: Path) -> list[sandbox.Bind]:
+        """What lies over the machine's own engines, and over what has the name of a stub, wherever in the system."""
+        launch = folder / "launch.sh"
+        launch.write_text(self.harness["launch.sh"], encoding="utf8")
+        launch.chmod(0o755)
+        return [sandbox.Bind(launch, path, read_only=True) for path in _installed(*ENGINES, *self.scenarios.programs)]
+
     def binds(self, event: Event, job: dict[str, Any], folder: Path) -> list[sandbox.Bind]:
         """Makes the directories that the sandbox mounts, and takes what lies in them out of the job."""
         scenario, script, _ = event
@@ -349,13 +377,6 @@ class Stage:
                 kept = self.keep / re.sub(r"[^\w.-]+", "-", f"{scenario.row}-{scenario.name or 'unpatched'}") / name
                 kept.mkdir(parents=True, exist_ok=True)
                 binds.insert(0, sandbox.Bind(kept, f"/{name}"))
-    def masks(self, folder: Path) -> list[sandbox.Bind]:
-        """What lies over the machine's own engines, and over what has the name of a stub, wherever in the system."""
-        launch = folder / "launch.sh"
-        launch.write_text(self.harness["launch.sh"], encoding="utf8")
-        launch.chmod(0o755)
-        return [sandbox.Bind(launch, path, read_only=True) for path in _installed(*ENGINES, *self.scenarios.programs)]
-
         return binds
 
     def batches(self, events: Sequence[Event]) -> list[list[Event]]:
@@ -370,6 +391,14 @@ class Stage:
                 if len(groups[-1]) == BATCH:
                     groups.append([])
         return [group for group in groups if group]
+
+
+@cache
+def _installed(*names: str) -> tuple[str, ...]:
+    """The files of the system that a program of one of these names is, links followed."""
+    folders = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+    found = {os.path.realpath(f"{folder}/{name}") for folder in folders for name in names}
+    return tuple(sorted(path for path in found if path.startswith("/usr/") and os.path.isfile(path)))
 
 
 def _names(text: str) -> Iterator[str]:
@@ -395,14 +424,6 @@ def _calls(log: str) -> tuple[tuple[str, ...], ...]:
 def _result(line: bytes, outcome: sandbox.Outcome) -> Result:
     """Reads what the driver wrote; a script may have tampered with it, so nothing in it is trusted to fit."""
     try:
-@cache
-def _installed(*names: str) -> tuple[str, ...]:
-    """The files of the system that a program of one of these names is, links followed."""
-    folders = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-    found = {os.path.realpath(f"{folder}/{name}") for folder in folders for name in names}
-    return tuple(sorted(path for path in found if path.startswith("/usr/") and os.path.isfile(path)))
-
-
         value = json.loads(line)
         trouble = [what for what in (value["stopped"], *value["missed"]) if what]
         return Result(
@@ -416,6 +437,7 @@ def _installed(*names: str) -> tuple[str, ...]:
                     exits=str(run["exits"]),
                     points=tuple(run["points"].splitlines()),
                     said=tuple(run["said"].splitlines()),
+                    aside=bool(run["aside"]),
                 )
                 for name, run in value["runs"].items()
             },
@@ -428,4 +450,3 @@ def _installed(*names: str) -> tuple[str, ...]:
         lines = outcome.stderr.decode("utf8", "replace").strip().splitlines()
         what = outcome.trouble or f"the sandbox ended with status {outcome.status}"
         return Result({}, {}, (), (f"{what}{': ' if lines else ''}{' '.join(lines[-1:])}",))
-                    aside=bool(run["aside"]),

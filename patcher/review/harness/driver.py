@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROCESSES = 200  # of a scenario, all together; a real one has about ten
 MEMORY = 1 << 30  # bytes in use by all of them
 ENTRIES = 2000  # of one directory tree in the result
+STILL = 50  # looks, at least a fiftieth of a second each, after which a run that never moved waits for another
 TEXT = 16000  # characters of one file in the result
 
 
@@ -92,13 +93,17 @@ def look(root: str) -> list[list[str]]:
 
 
 def tail(path: str, size: int) -> str:
-    """The first and the last ``size`` bytes of a file, all of it where it is short."""
+    """The first and the last ``size`` bytes of a file, up to the ends of lines; all of it where it is short."""
     try:
         with open(path, "rb") as file:
             first = file.read(size)
             end = file.seek(0, os.SEEK_END)
             file.seek(max(size, end - size))
-            return (first + (b"\n...\n" if end > 2 * size else b"") + file.read(size)).decode("utf8", "surrogateescape")
+            last = file.read(size)
+            if end > 2 * size:
+                last = b"...\n" + last[last.find(b"\n") + 1 :]
+                first = first[: first.rfind(b"\n") + 1] or first + b"\n"
+            return (first + last).decode("utf8", "surrogateescape")
     except OSError:
         return ""
 
@@ -124,19 +129,20 @@ def dumps(value: object) -> str:
 class Run:
     """One run of the script: its process, its control directory and the point that it waits at."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, name: str, spec: dict[str, Any]) -> None:
+        self.name = name
         self.spec = spec
         self.folder: str = spec["folder"]
         self.pid = 0
         self.status: int | None = None
         self.at = ""
+        self.aside = False
         self.point = os.open(f"{self.folder}/at", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self.go = os.open(f"{self.folder}/go", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def start(self) -> None:
         """Starts the script in a session of its own, with the signal dispositions that a login gives."""
         appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self.aside = False
         output = os.open(f"{self.folder}/output", appended, 0o644)
         errors = os.open(f"{self.folder}/errors", appended, 0o644)
         null = os.open("/dev/null", os.O_RDONLY)
@@ -206,7 +212,7 @@ class Scenario:
         self.job = job
         self.counted = 0.0
         self.deadline = time.monotonic() + job["seconds"]
-        self.runs = {name: Run(spec) for name, spec in job["runs"].items()}
+        self.runs = {name: Run(name, spec) for name, spec in job["runs"].items()}
         self.looks: list[list[list[str]]] = []
         self.missed: list[str] = []
 
@@ -229,6 +235,8 @@ class Scenario:
             text = os.read(descriptor, 4096)
             if descriptor in points:
                 points[descriptor].at = text.decode("utf8", "replace").split("\n")[-2]
+                if points[descriptor].at == "endless":
+                    raise Stop(f"run {points[descriptor].name} tries for ever")
         now = time.monotonic()
         if now > self.deadline:
             raise Stop(f"did not end within {self.job['seconds']} s")
@@ -257,6 +265,8 @@ class Scenario:
             still = still + 1 if now and now == before else 0
             if or_lock and run.at != point and still == 4:
                 return
+            if still >= STILL and self.beside(run):
+                raise Stop(f"run {run.name} stood still before {point}, beside the other")
 
     def settle(self, run: Run) -> None:
         """Waits until all processes of a run sleep, so that none is between its fork and its own dispositions.
@@ -276,14 +286,14 @@ class Scenario:
             return
         self.settle(run)
         if whom == "group":
+            # A program that went into a group of its own (timeout does) lives on, to the end of what it does.
+            run.aside = run.ungrouped()
             os.killpg(run.pid, number)
             run.at = run.at if name != "KILL" or run.aside else ""
             return
         os.kill(run.pid, number)
         while run.status is None:
             self.pump(0.001)
-            # A program that went into a group of its own (timeout does) lives on, to the end of what it does.
-            run.aside = run.ungrouped()
             pending = 0
             for line in read(f"/proc/{run.pid}/status").splitlines():
                 key, _, value = line.partition(":\t")
@@ -294,9 +304,19 @@ class Scenario:
 
     def ended(self, run: Run) -> None:
         """Lets the run go on to its end and waits for the last process of it."""
+        still, now = 0, ""
         while run.status is None or run.alive():
             run.release()
             self.pump(0.02)
+            if self.beside(run):
+                before, now = now, run.standing()
+                still = still + 1 if now and now == before else 0
+                if still >= STILL:
+                    raise Stop(f"run {run.name} stood still, beside the other")
+
+    def beside(self, run: Run) -> bool:
+        """Whether another run is held meanwhile, for which this one may wait for ever."""
+        return any(other.at for other in self.runs.values() if other is not run)
 
     def dead(self, run: Run) -> None:
         """Waits for the script itself, while whatever it started still waits."""
@@ -393,6 +413,7 @@ def play(job: dict[str, Any]) -> dict[str, Any]:
             name: {
                 "pid": run.pid,
                 "status": run.status,
+                "aside": int(run.aside),
                 "output": tail(f"{run.folder}/output", 16000),
                 "errors": tail(f"{run.folder}/errors", 16000),
                 "log": tail(f"{run.folder}/log", 100_000),
@@ -413,7 +434,6 @@ def main() -> None:
     finished: dict[str, Any] = {}
     for job in jobs:
         if finished:
-                "aside": int(run.aside),
             for folder in finished["clean"]:
                 empty(folder)
         else:
