@@ -23,7 +23,8 @@ from pathlib import Path
 
 # What a system's programs need of /etc: no host names, no keys, no accounts of services.
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "group", "passwd")
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
+"""What the sandbox has of the machine, read-only, for whatever programs are there."""
 
 BWRAP = "bwrap"
 """The program, looked for in the caller's PATH."""
@@ -88,7 +89,7 @@ def _sizes() -> bool:
 
 def _arguments(binds: Sequence[Bind]) -> list[str]:
     words = [BWRAP, "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
-    for path in _SYSTEM:
+    for path in SYSTEM:
         if os.path.islink(path):
             words += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
@@ -107,7 +108,7 @@ def _arguments(binds: Sequence[Bind]) -> list[str]:
             continue
         words += ["--ro-bind" if bind.read_only else "--bind", str(bind.source), bind.target]
     prefix = os.path.realpath(sys.base_prefix)
-    if not any(prefix == path or prefix.startswith(f"{path}/") for path in _SYSTEM):
+    if not any(prefix == path or prefix.startswith(f"{path}/") for path in SYSTEM):
         words += ["--ro-bind", prefix, prefix]
     return [*words, "--chdir", "/", "--"]
 

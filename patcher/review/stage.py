@@ -398,7 +398,8 @@ def _installed(*names: str) -> tuple[str, ...]:
     """The files of the system that a program of one of these names is, links followed."""
     folders = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
     found = {os.path.realpath(f"{folder}/{name}") for folder in folders for name in names}
-    return tuple(sorted(path for path in found if path.startswith("/usr/") and os.path.isfile(path)))
+    system = tuple(f"{folder}/" for folder in sandbox.SYSTEM)
+    return tuple(sorted(path for path in found if path.startswith(system) and os.path.isfile(path)))
 
 
 def _names(text: str) -> Iterator[str]:
