@@ -336,6 +336,7 @@ ELSEWHERE = {
     "a pipe": "{}%s . 2>&1 | tee /tmp/log.$$",
     "a pipe that puts something before": "{}%s . 2>&1 | sed 's/^/build: /'",
     "standard output, script-wide": "exec 2>&1\n{}%s .",
+    "a file, by a function of the script": 'quiet() { "$@" 2> log; }\n{}quiet %s .',
     "a process, script-wide": "exec > >(tee ci.log) 2>&1\n{}%s .",
 }
 SILENT = [
