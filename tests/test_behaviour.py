@@ -313,6 +313,12 @@ def pair(build: str, head: str = HEAD, text: str = "") -> tuple[Script, Script]:
     )
 
 
+def mutant(old: str, new: str) -> str:
+    """The block with another text in the place of one that it has."""
+    assert old in block()
+    return block().replace(old, new)
+
+
 DOCKER = 'docker build --tag="$CONTAINER_NAME"'
 SLOW = """for ((n = 0; n < 25000; n++)); do :; done
 trap 'echo child >> "$CI_PATCHER_RUN/exits"' EXIT
@@ -341,7 +347,7 @@ ELSEWHERE = {
 }
 SILENT = [
     ('echo "Error: DANGER_DOCKER_BUILD_CACHE_HOST_DIR', 'echo "Error: it'),
-    ('mv -T "$new" "$cache"', 'mv -T "$new" "$cache" 2> /dev/null'),
+    ('mv -T "$new_cache" "$old_cache"', 'mv -T "$new_cache" "$old_cache" 2> /dev/null'),
 ]
 
 
@@ -359,8 +365,7 @@ def test_messages_are_looked_for_where_the_build_s_go(scenarios: Scenarios, buil
 @pytest.mark.parametrize("build", [build for name, build in ELSEWHERE.items() if name != "nothing"])
 def test_a_message_that_is_missing_there_is_missed(scenarios: Scenarios, build: str) -> None:
     for old, new in SILENT:
-        changed = block().replace(old, new)
-        assert changed != block()
+        changed = mutant(old, new)
         found = broken(behaviour.run(only(scenarios, 11, 19), *pair(build % DOCKER + "\n", text=changed), options={}))
         assert any("not one line of" in detail for detail in found.values())
 
@@ -369,7 +374,7 @@ def test_a_message_that_is_missing_there_is_missed(scenarios: Scenarios, build: 
 def test_a_trap_that_quotes_the_script_does_not_say_it_twice(scenarios: Scenarios) -> None:
     head = HEAD + "set -o errtrace\ntrap 'echo \"line $LINENO: $BASH_COMMAND\" >&2' ERR\n"
     assert broken(behaviour.run(only(scenarios, 11, 19), *pair(f"{{}}{DOCKER} .\n", head), options={})) == {}
-    twice = block().replace('echo "Error:', 'echo "DANGER_DOCKER_BUILD_CACHE_HOST_DIR" >&2; echo "Error:')
+    twice = mutant('echo "Error:', 'echo "DANGER_DOCKER_BUILD_CACHE_HOST_DIR" >&2; echo "Error:')
     found = broken(behaviour.run(only(scenarios, 11), *pair(f"{{}}{DOCKER} .\n", head, twice), options={}))
     assert any("not one line of" in detail for detail in found.values())
 
@@ -410,7 +415,7 @@ def test_a_build_in_a_process_group_of_its_own_outlives_the_signal(scenarios: Sc
     chosen = only(scenarios, 7, 8, 12, 13, 14)
     assert broken(behaviour.run(chosen, *pair(f"{{}}{build}\n"), options={})) == {}
     # What is left of the run is still judged: nothing may stay beside the cache, and no half of a promotion.
-    keeps = block().replace('rm -rf "$new" "${new}.old" || rm -rf "$new" "${new}.old"', ":")
+    keeps = mutant('rm -rf "$new_cache" "${new_cache}.old" || rm -rf "$new_cache" "${new_cache}.old"', ":")
     assert broken(behaviour.run(chosen, *pair(f"{{}}{build}\n", text=keeps), options={}))
 
 
@@ -426,7 +431,7 @@ def test_a_program_that_starts_the_build_gets_the_stub(scenarios: Scenarios) -> 
 
 @needs_sandbox
 def test_two_that_wait_for_each_other_where_the_original_s_do_not_are_broken(scenarios: Scenarios) -> None:
-    text = block().replace("flock --shared 9", "flock --exclusive 9")
+    text = mutant("flock --shared", "flock --exclusive")
     (finding,) = behaviour.run(named(scenarios, "two build at once"), *pair(f"{{}}{DOCKER} .\n", text=text), options={})
     assert finding.verdict is Verdict.BROKEN
 
