@@ -342,6 +342,7 @@ ELSEWHERE = {
     "a pipe": "{}%s . 2>&1 | tee /tmp/log.$$",
     "a pipe that puts something before": "{}%s . 2>&1 | sed 's/^/build: /'",
     "standard output, script-wide": "exec 2>&1\n{}%s .",
+    "standard error, with something before": "{}%s . 2> >(sed 's/^/build: /' >&2)",
     "a file, by a function of the script": 'quiet() { "$@" 2> log; }\n{}quiet %s .',
     "a process, script-wide": "exec > >(tee ci.log) 2>&1\n{}%s .",
 }
@@ -368,6 +369,15 @@ def test_a_message_that_is_missing_there_is_missed(scenarios: Scenarios, build: 
         changed = mutant(old, new)
         found = broken(behaviour.run(only(scenarios, 11, 19), *pair(build % DOCKER + "\n", text=changed), options={}))
         assert any("not one line of" in detail for detail in found.values())
+
+
+@needs_sandbox
+def test_what_is_chance_in_the_original_is_no_fault_of_the_block(scenarios: Scenarios) -> None:
+    """The end of tee takes the script along by SIGPIPE, before its trap or after."""
+    chosen = named(scenarios, "an EXIT trap, SIGTERM to the group", "an EXIT trap, SIGINT to the group")
+    for _ in range(4):
+        both = pair(f"exec > >(tee ci.log) 2>&1\n{{}}{DOCKER} .\n", HEAD + "set -x\n")
+        assert broken(behaviour.run(chosen, *both, options={})) == {}
 
 
 @needs_sandbox

@@ -111,7 +111,7 @@ class Judge:
         places = _places(failing)
         self.mute = not places and stage.language == "sh"
         # In Python, and where a function of the script takes the build's words, it speaks in the script's own place.
-        self.places = sorted({*places, ("errors", "")})
+        self.places = places if "errors" in dict(places) else [*places, ("errors", "")]
         lines = stage.patched.text.splitlines()
         added = "\n".join(lines[n - 1] for n in added_lines(stage.original.text, stage.patched.text))
         self.source = _source(added)
