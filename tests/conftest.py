@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from patcher.review import behaviour
+from patcher.review.scenarios import Scenarios
+
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
 
@@ -64,3 +67,9 @@ def tree(tmp_path: Path) -> Callable[[str], Path]:
         return target
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def scenarios() -> Scenarios:
+    """The contract of the cache block."""
+    return behaviour.load_scenarios(ROOT / "snippets" / "docker-build-cache", "docker-build-cache")

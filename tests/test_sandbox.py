@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from patcher.model import Script, Verdict
-from patcher.review import behaviour, sandbox
+from patcher.review import behaviour, sandbox, stage
 from patcher.review.scenarios import Scenarios
 
 needs_sandbox = pytest.mark.skipif(
@@ -136,3 +137,20 @@ def test_a_bubblewrap_that_may_not_is_named(monkeypatch: pytest.MonkeyPatch, tmp
         assert "No permissions to create new namespace" in sandbox.missing()
     finally:
         sandbox.missing.cache_clear()
+
+
+@needs_sandbox
+def test_the_engine_of_the_machine_is_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Whatever a machine has: true is a program that all have, and here one of the names that must not be reached.
+    real = os.path.realpath("/usr/bin/true")
+    monkeypatch.setattr(stage, "_installed", lambda *_: (real,))
+    some = scenarios(tmp_path, 4)
+    with_true = replace(some, programs={**some.programs, Path(real).name: some.programs["tool"]})
+    script = Script("a/script.sh", f"#!/usr/bin/env bash\n{real} build .\n")
+    (finding,) = behaviour.run(with_true, script, script, options={})
+    assert (finding.verdict, f"called {Path(real).name} build ." in finding.evidence) == (Verdict.HELD, True), finding
+
+
+def test_engines_are_found_behind_links() -> None:
+    assert stage._installed("no-such-program") == ()
+    assert os.path.realpath("/usr/bin/env") in stage._installed("env", "no-such-program")
