@@ -10,11 +10,10 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from functools import cache, partial
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from patcher import pipeline, sources
@@ -131,56 +130,118 @@ def run(
     leads = {name: first.setdefault(_same(source, recipe), name) for name, source in held.items()}
     processors = len(os.sched_getaffinity(0))
     workers = min(processors, len(first))
-    made: dict[str, Callable[[], Patch | CiPatcherError]] = {}
-    pool: ProcessPoolExecutor | None = None
-    folder = tempfile.TemporaryDirectory(prefix="ci-patcher-", ignore_cleanup_errors=True)
+    work = _Work(held, recipe, values, reverse, verify, max(1, processors // max(1, workers)))
     tasks = _tasks({name: held[name] for name in first.values()}, recipe, together=not verify)
-    if workers > 1:
-        # Processes, since most of the time is Python's own where the linters and scenarios are left out. The fork
-        # comes before a progress bar starts its thread. Each imports the parsers that it needs, at the same time.
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _worker, (folder.name,))
-    for names in tasks:
-        several = [held[name] for name in names]
-        call = partial(_several, several, recipe, values, reverse, verify, max(1, processors // max(1, workers)))
-        done = pool.submit(call).result if pool else cache(call)
-        made |= {name: partial(_nth, done, number) for number, name in enumerate(names)}
-    return _outcomes(targets, held, leads, made, strict, pool, folder)
+    return _outcomes(targets, held, leads, _Workers(work, tasks, workers), strict)
 
 
 def _outcomes(
-    targets: Sequence[Target],
-    held: Mapping[str, Source],
-    leads: Mapping[str, str],
-    made: Mapping[str, Callable[[], Patch | CiPatcherError]],
-    strict: bool,
-    pool: ProcessPoolExecutor | None,
-    folder: tempfile.TemporaryDirectory[str],
+    targets: Sequence[Target], held: Mapping[str, Source], leads: Mapping[str, str], workers: _Workers, strict: bool
 ) -> Generator[Outcome, None, None]:
-    try:
+    with workers:
         for target in targets:
             if target.commit is None:
                 yield Outcome(target, error=_unknown(target), strict=strict)
                 continue
-            try:
-                found = made[leads[target.name]]()
-            except BrokenProcessPool:
-                found = InputError("the process that worked on it was killed", hint="Is there enough memory?")
+            lead = leads[target.name]
+            found = workers.result(lead)
             if isinstance(found, Patch):
                 yield Outcome(target, replace(found, source=held[target.name]), strict=strict)
             else:
-                yield Outcome(target, error=_renamed(found, leads[target.name], target.name), strict=strict)
-    except BaseException:
-        for child in multiprocessing.active_children():
-            child.kill()
-        raise
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-        folder.cleanup()
+                yield Outcome(target, error=_renamed(found, lead, target.name), strict=strict)
 
 
-def _worker(folder: str) -> None:
-    """In each new process: leave Ctrl-C to the parent, which removes what a killed one leaves in the folder for
+_Made = Patch | CiPatcherError
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is asked of each source."""
+
+    held: Mapping[str, Source]
+    recipe: Recipe
+    values: Mapping[str, str]
+    reverse: bool
+    verify: bool
+    jobs: int
+
+    def __call__(self, names: Sequence[str]) -> dict[str, _Made]:
+        return {name: self._one(self.held[name]) for name in names}
+
+    def _one(self, source: Source) -> _Made:
+        try:
+            return pipeline.change(
+                source, self.recipe, self.values, reverse=self.reverse, verify=self.verify, jobs=self.jobs
+            )
+        except CiPatcherError as error:
+            return error
+        except (OSError, subprocess.SubprocessError) as error:
+            return InputError(str(error))
+
+
+class _Workers:
+    """Processes that each do one task at a time, since most of the time is Python's own where the linters and scenarios
+    are left out. They are forked here, before a progress bar starts its thread, and killed where the context ends.
+
+    Each has a pipe of its own and nothing else in common with the others, so that one can be killed at any moment: the
+    executors of the standard library can wait for ever for what a killed process has sent by half.
+    """
+
+    def __init__(self, work: _Work, tasks: Sequence[list[str]], workers: int) -> None:
+        self._work = work
+        self._waiting = list(tasks)
+        self._done: dict[str, _Made] = {}
+        self._busy: dict[Connection, list[str]] = {}
+        self._processes: list[multiprocessing.Process] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="ci-patcher-", ignore_cleanup_errors=True)
+        for _ in range(workers if workers > 1 else 0):
+            here, there = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=_serve, args=(there, work, self._folder.name), daemon=True)
+            process.start()
+            there.close()
+            self._processes.append(process)
+            self._next(here)
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+        self._folder.cleanup()
+
+    def result(self, name: str) -> _Made:
+        """What came of a source. Raises nothing of its own: that its process was killed is an error of the source."""
+        while name not in self._done:
+            if not self._processes:
+                self._done |= self._work(self._waiting.pop(0))
+            elif not self._busy:
+                self._lost([name])
+            for connection in wait(list(self._busy)) if self._busy else ():
+                assert isinstance(connection, Connection)
+                names = self._busy.pop(connection)
+                try:
+                    self._done |= connection.recv()
+                except EOFError:
+                    self._lost(names)
+                else:
+                    self._next(connection)
+        return self._done[name]
+
+    def _next(self, connection: Connection) -> None:
+        task = self._waiting.pop(0) if self._waiting else None
+        if task:
+            self._busy[connection] = task
+        connection.send(task)
+
+    def _lost(self, names: Sequence[str]) -> None:
+        error = InputError("the process that worked on it was killed", hint="Is there enough memory?")
+        self._done |= dict.fromkeys(names, error)
+
+
+def _serve(connection: Connection, work: _Work, folder: str) -> None:
+    """A process of the workers: leave Ctrl-C to the parent, which removes what a killed one leaves in the folder for
     temporary files, and outlive no parent."""
 
     def follow() -> None:
@@ -194,6 +255,9 @@ def _worker(folder: str) -> None:
         signal.signal(number, signal.SIG_DFL)
     tempfile.tempdir = folder
     threading.Thread(target=follow, daemon=True).start()
+    with suppress(EOFError, BrokenPipeError):
+        while task := connection.recv():
+            connection.send(work(task))
 
 
 def _tasks(sources: Mapping[str, Source], recipe: Recipe, *, together: bool) -> list[list[str]]:
@@ -207,27 +271,6 @@ def _tasks(sources: Mapping[str, Source], recipe: Recipe, *, together: bool) -> 
     *few, most = sorted(groups.values(), key=len) or [[]]
     singly = [[name] for names in ([most] if together else [*few, most]) for name in names]
     return [*few, *singly] if together else singly
-
-
-def _nth(done: Callable[[], list[Patch | CiPatcherError]], number: int) -> Patch | CiPatcherError:
-    return done()[number]
-
-
-def _several(
-    sources: Sequence[Source], recipe: Recipe, values: Mapping[str, str], reverse: bool, verify: bool, jobs: int
-) -> list[Patch | CiPatcherError]:
-    return [_one(source, recipe, values, reverse, verify, jobs) for source in sources]
-
-
-def _one(
-    source: Source, recipe: Recipe, values: Mapping[str, str], reverse: bool, verify: bool, jobs: int
-) -> Patch | CiPatcherError:
-    try:
-        return pipeline.change(source, recipe, values, reverse=reverse, verify=verify, jobs=jobs)
-    except CiPatcherError as error:
-        return error
-    except (OSError, subprocess.SubprocessError) as error:
-        return InputError(str(error))
 
 
 def _renamed(error: CiPatcherError, lead: str, name: str) -> CiPatcherError:

@@ -110,7 +110,7 @@ def run(
     unpatched = Scenario("", 0, before=scenarios.before)
     failing = replace(unpatched, plan=scenarios.failing)
     plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
-    if _cannot_run(plain):  # under `set -u` a fork's own variables may be missing
+    if _cannot_run(plain) and not plain.trouble:  # under `set -u` a fork's own variables may be missing
         stage.define_all()
         plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
     if _cannot_run(plain) == NO_BUILD:
