@@ -135,10 +135,12 @@ def author_option(author: str) -> str:
 
 def raw_date(date: str) -> str:
     """A date as git's raw form. Raises UsageError for what is neither that nor ISO 8601, or not in git's range."""
-    from datetime import UTC, datetime
+    if not date:
+        return ""
+    from datetime import UTC, datetime  # takes its time to be imported
 
     raw = f"{date.lstrip('@')} +0000" if re.fullmatch(r"@?[0-9]+", date) else date
-    if date and not re.fullmatch(r"[0-9]+ [+-][0-9]{4}", raw):
+    if not re.fullmatch(r"[0-9]+ [+-][0-9]{4}", raw):
         try:
             parsed = datetime.fromisoformat(date)
         except ValueError:
@@ -146,7 +148,7 @@ def raw_date(date: str) -> str:
         else:
             parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
             raw = f"{int(parsed.timestamp())} {parsed.strftime('%z')}"
-    if date and not re.fullmatch(r"[0-9]{1,11} [+-](0[0-9]|1[0-3])[0-5][0-9]", raw):
+    if not re.fullmatch(r"[0-9]{1,11} [+-](0[0-9]|1[0-3])[0-5][0-9]", raw):
         raise UsageError(
             f"--date {date}: not a date that git takes", hint="Use 2024-12-31T23:59:59+00:00, or SECONDS ZONE."
         )

@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from patcher.emit.objects import Made
 from patcher.errors import InputError
 from patcher.model import Plan, Recipe, Script, State
 
@@ -104,6 +102,8 @@ def _printable(text: str) -> str:
 def _repository(folder: Path, pairs: Sequence[Pair], who: str, message: str) -> None:
     """What `git init` would make, without templates and without a process, and in it a branch ``patch`` of two
     commits: the files as they are, then as they shall be."""
+    from patcher.emit.objects import Made  # hashlib takes its time to be imported
+
     objects = Made()
     base = objects.commit(objects.tree({old.path: old for old, _ in pairs}), (), who, "base")
     tip = objects.commit(objects.tree({new.path: new for _, new in pairs}), (base,), who, message)
@@ -155,4 +155,6 @@ def message(
 
 
 def _wrapped(text: str) -> str:
+    import textwrap  # for a message that has such a sentence alone
+
     return textwrap.fill(text, 72, break_long_words=False, break_on_hyphens=False)
