@@ -5,6 +5,7 @@ Each command is a module of its own that is imported when it is called: start-up
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import os
@@ -27,8 +28,10 @@ _COMMANDS = {
 }
 
 
-# Building syntax trees makes many objects that all live to the end: looking for garbage among them is for nothing.
+# Building syntax trees makes many objects that all live to the end: looking for garbage among them is for nothing, at
+# the end as well.
 gc.set_threshold(100_000)
+atexit.register(gc.freeze)
 
 
 class _Ended(KeyboardInterrupt):
