@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from patcher.cli import main
-from tests.command import BUILD, SCRIPT, WHO, call, command, git, repository, script, state_of
+from tests.command import BUILD, SCRIPT, WHO, call, command, git, here, repository, script, state_of
 from tests.conftest import FIXTURES, needs
 
 Argument = str | Path | bytes
@@ -155,6 +156,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """A folder for temporary files in which nothing may be left."""
     folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))  # of this process
     yield folder
     assert list(folder.iterdir()) == []
 
@@ -163,7 +165,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def test_patch(row: Row, tmp_path: Path) -> None:
     arguments = row.make(tmp_path)
     before = state_of(tmp_path)
-    done = call(tmp_path, "patch", "--no-verify", *arguments)
+    done = here(tmp_path, "patch", "--no-verify", *arguments)
     assert (done.status, done.out) == (row.status, b""), done.error
     _says(row, tmp_path, done.error)
     assert state_of(tmp_path) == before
@@ -221,8 +223,8 @@ def test_a_worktree(tmp_path: Path) -> None:
     root = repository(tmp_path / "clone")
     git(root, "worktree", "add", "--quiet", "--detach", "../beside")
     before = state_of(tmp_path)
-    here = call(root, "patch", "--no-verify", *WHO)
-    assert (here.status, here.out[:5]) == (0, b"From "), here.error
+    inside = call(root, "patch", "--no-verify", *WHO)
+    assert (inside.status, inside.out[:5]) == (0, b"From "), inside.error
     for arguments in (["beside"], [f"beside/{SCRIPT}"], ["--repo", "beside", "--rev", "HEAD"]):
         done = call(tmp_path, "patch", "--no-verify", *WHO, *arguments)
         assert (done.status, done.out.count(b"\n+++ b/" + SCRIPT.encode())) == (0, 1), done.error

@@ -182,6 +182,7 @@ def test_outcomes(host: Host, plan: list[str], status: int, state: str, calls: i
         assert host.cache.stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.long
 def test_every_line(host: Host) -> None:
     lines = int(host.run("export", trace=(0, 0)).stdout.split()[-1])
     assert lines > 25

@@ -65,12 +65,23 @@ def test_the_sdist_keeps_the_folders(built: Path) -> None:
 @pytest.mark.parametrize("kind", ["*.whl", pytest.param("*.tar.gz", marks=pytest.mark.long)])
 def test_it_works_where_it_is_installed(built: Path, tmp_path: Path, kind: str) -> None:
     (archive,) = built.glob(kind)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     # The dependencies are this environment's: only the project itself is installed anew.
     (purelib,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (purelib / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+    ]
     subprocess.run([*install, "--ignore-installed", str(archive)], check=True, cwd=tmp_path)
     command = tmp_path / "venv" / "bin" / "ci-patcher"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
@@ -274,6 +275,13 @@ class Opened:
     def run(self, script: str) -> Any:
         return self.browser.execute_script(f"return {script}")
 
+    def soon(self, script: str) -> bool:
+        """Whether it becomes true: what a click or a key sets off takes its time."""
+        deadline = time.monotonic() + 5
+        while not (found := self.run(script)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return bool(found)
+
     def logs(self) -> tuple[list[Any], list[str]]:
         said = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
         log = self.browser.get_log("performance")  # type: ignore[no-untyped-call]
@@ -301,6 +309,7 @@ def test_a_click_on_a_branch_shows_its_diff(opened: Opened, two: bytes) -> None:
     (diff, other) = opened.browser.find_elements(By.CSS_SELECTOR, ".branch .diff")
     assert not diff.is_displayed()
     opened.browser.find_element(By.LINK_TEXT, "29.x").click()
+    assert opened.soon("document.getElementById('branch-29.x').open")
     assert diff.is_displayed()
     assert "docker_build_cached() (" in diff.text
     assert not other.is_displayed()
@@ -319,6 +328,7 @@ def test_a_click_on_a_cell_shows_its_scenarios(opened: Opened, two: bytes) -> No
     for _ in range(2):  # also when it was closed by hand, and the address stays the same
         opened.run("document.querySelector('details.branch').open = false")
         opened.browser.find_element(By.CSS_SELECTOR, "a[href='#branch-29.x-row-1']").click()
+        assert opened.soon("document.getElementById('branch-29.x-row-1').checkVisibility()")
         assert row.is_displayed()
         assert "variable not set" in row.text
     opened.is_quiet()
@@ -339,14 +349,14 @@ def test_the_keyboard_is_enough(opened: Opened, two: bytes) -> None:
     to("29.x")
     assert opened.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     press(Keys.ENTER)
-    assert opened.run("document.getElementById('branch-29.x').open")
-    assert opened.run("document.activeElement.tagName") == "SUMMARY"
+    assert opened.soon("document.getElementById('branch-29.x').open")
+    assert opened.soon("document.activeElement.tagName == 'SUMMARY'")
     press(Keys.ENTER)
-    assert not opened.run("document.getElementById('branch-29.x').open")
+    assert opened.soon("!document.getElementById('branch-29.x').open")
     opened.open(two)
     to("Open all")
     press(Keys.SPACE)
-    assert opened.run("document.querySelectorAll('.branch[open]').length") == 2
+    assert opened.soon("document.querySelectorAll('.branch[open]').length == 2")
     opened.is_quiet()
 
 
