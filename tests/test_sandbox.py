@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import time
 from dataclasses import replace
@@ -66,7 +67,13 @@ def scenarios(folder: Path, seconds: int) -> Scenarios:
 
 
 @needs_sandbox
-@pytest.mark.parametrize(("body", "said"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        pytest.param(*row, id=name, marks=[pytest.mark.long] if re.search("much|forks|disk", name) else [])
+        for name, row in HOSTILE.items()
+    ],
+)
 def test_hostile(tmp_path: Path, body: str, said: str) -> None:
     precious = Path.home() / ".ci-patcher-test-precious"
     precious.write_text("precious")
