@@ -90,8 +90,12 @@ if [ "$layer" ] && [ "$layer" != "garbage" ] && ! [ -e "$from/blobs/$layer" ]; t
   exit 1
 fi
 [ "$layer" ] || [ -z "$from" ] || echo "WARNING: local cache import at $from not found" >&2
-if [ "$dest" ] && [ "$plan" = ok ]; then
-  echo "${run##*/}" > "$dest/index.json" || exit 1
+if [ "$dest" ]; then
+  case "$plan" in ok | late) echo "${run##*/}" > "$dest/index.json" || exit 1 ;; esac
+fi
+if [ "$plan" = late ]; then
+  say "ERROR: failed to load"
+  exit 1
 fi
 : > "$run/built"
 stop "build.$n.done"
