@@ -86,6 +86,12 @@ def _sent(scenario: Scenario, run: str) -> set[int]:
     return {-getattr(signal, f"SIG{step[3]}") for step in steps if step[:2] == ["signal", run]}
 
 
+def _by_pipe(run: Run, same: Run) -> bool:
+    """Whether signals ended both runs, and one of them was SIGPIPE."""
+    statuses = {run.status or 0, same.status or 0}
+    return max(statuses) < 0 and -signal.SIGPIPE in statuses
+
+
 def _shown(entry: tuple[str, str, str]) -> str:
     """An entry as a suffix of its path: a slash, a link's target, a file's first words."""
     kind, _, content = entry
@@ -171,6 +177,10 @@ class Judge:
                 # A build in a group of its own is not told, so bash may ignore the signal; to end by it is no worse.
                 if same.aside and run.aside and same.status == 0 and run.status in _sent(scenario, name):
                     wanted = ""
+            # Where what a script writes to ends by the same signal, a closed pipe may end the script before its trap.
+            piped = same is not None and _by_pipe(run, same)
+            if piped and wanted == str(same.status if same else ""):
+                wanted = ""
             if wanted == "refused":
                 # A script that heeds no failure goes on, and one that tries again may succeed then.
                 wanted = "" if self.heedless or self.hopeless(scenario) or len(run.tagged()) > 1 else "failure"
@@ -178,7 +188,7 @@ class Judge:
                 problems.append(f"run {name} ended with {run.status}, not {wanted}")
             # What a trap finds in $? when a signal ends the script is the status of the command before the build.
             ended = (run.status or 0) < 0 and run.exits.count("\n") == same.exits.count("\n") if same else False
-            if same and "reference" in expect.exit.values() and run.exits != same.exits and not ended:
+            if same and "reference" in expect.exit.values() and run.exits != same.exits and not (ended or piped):
                 problems.append(f"the EXIT trap wrote {run.exits!r}, not {same.exits!r}")
             heard = any(self.stage.language in self.scenarios.preludes[prelude] for prelude in scenario.preludes)
             if expect.exits is not None and heard and run.status != -9 and run.exits.count("\n") != expect.exits:
