@@ -162,7 +162,7 @@ def test_an_interrupted_command_leaves_nothing(
             assert time.monotonic() < deadline
         os.killpg(running.pid, number)
         _, errors = running.communicate(timeout=60)
-        assert (running.returncode, errors.splitlines()[-1]) == (130, "interrupted")
+        assert (running.returncode, errors.splitlines()[-1]) == (128 + number, "interrupted")
     finally:
         if running.poll() is None:
             running.kill()
