@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def _sealed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
 def needs(tool: str) -> str:
     """The path of a tool. Without it the test is skipped; in CI, which can install it, it fails."""
-    found = shutil.which(tool)
+    # As the program does: its environment's scripts come first, whether it is activated or not.
+    found = shutil.which(tool, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]))
     if found is None:
         if os.environ.get("CI"):
             pytest.fail(f"{tool} is missing, and CI could install it")
