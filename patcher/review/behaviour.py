@@ -95,9 +95,8 @@ def run(
     """Puts ``patched`` through the scenarios, with ``original`` as the reference, and returns one finding for each.
 
     ``options`` are the recipe's as chosen, by name; ``companions`` are other files of the tree, by path, for where the
-    scenarios have none of their own. ``exhaustive`` adds
-    a finding for each signal at every point inside the block. ``jobs`` sandboxes run at once (by default
-    two more than there are processors: each waits at times).
+    scenarios have none of their own. ``exhaustive`` adds a finding for each signal at every point inside the block.
+    ``jobs`` sandboxes run at once (by default two more than there are processors: each waits at times).
     ``keep`` is a directory that gets every scenario's files. ``progress`` is called with the number done and the
     number of all. ``first`` stops at the first scenario that does not hold.
 
@@ -109,13 +108,14 @@ def run(
         return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
     unpatched = Scenario("", 0, before=scenarios.before)
     failing = replace(unpatched, plan=scenarios.failing)
-    plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
+    both: list[Event] = [(unpatched, original, None), (failing, original, None)]
+    plain, failed = stage.play(both)
     if _cannot_run(plain) and not plain.trouble:  # under `set -u` a fork's own variables may be missing
         stage.define_all()
-        plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
+        plain, failed = stage.play(both)
     if _cannot_run(plain) == NO_BUILD:
         stage.withhold()
-        plain, failed = stage.play([(unpatched, original, None), (failing, original, None)])
+        plain, failed = stage.play(both)
     if why := _cannot_run(plain):
         return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
     judge = Judge(stage, plain, failed)

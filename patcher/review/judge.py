@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from patcher.model import Finding, Verdict
 from patcher.review.scenarios import Scenario, fill, pattern
-from patcher.review.stage import FOR_EVER, Listing, Result, Run, Stage, added_lines
+from patcher.review.stage import FOR_EVER, Listing, Result, Run, Stage
 
 _LINES = 150  # of evidence, each with at most so many characters
 _WIDTH = 1000
@@ -118,9 +118,7 @@ class Judge:
         self.mute = not places and stage.language == "sh"
         # In Python, and where a function of the script takes the build's words, it speaks in the script's own place.
         self.places = places if "errors" in dict(places) else [*places, ("errors", "")]
-        lines = stage.patched.text.splitlines()
-        added = "\n".join(lines[n - 1] for n in added_lines(stage.original.text, stage.patched.text))
-        self.source = _source(added)
+        self.source = _source(stage.added)
 
     def leaves(self, scenario: Scenario, listing: Listing, *, look: bool) -> str:
         """What is wrong with ``root`` at a step ``look`` or at the end, or nothing."""
@@ -172,15 +170,13 @@ class Judge:
         root = fill(self.scenarios.root, words)
         for name, run in result.runs.items():
             wanted, same = expect.exit.get(name, ""), reference.runs.get(name) if reference else None
+            # Where what a script writes to ends by the same signal, a closed pipe may end the script before its trap.
+            piped = same is not None and _by_pipe(run, same)
             if wanted == "reference" and same:
-                wanted = str(same.status)
+                wanted = "" if piped else str(same.status)
                 # A build in a group of its own is not told, so bash may ignore the signal; to end by it is no worse.
                 if same.aside and run.aside and same.status == 0 and run.status in _sent(scenario, name):
                     wanted = ""
-            # Where what a script writes to ends by the same signal, a closed pipe may end the script before its trap.
-            piped = same is not None and _by_pipe(run, same)
-            if piped and wanted == str(same.status if same else ""):
-                wanted = ""
             if wanted == "refused":
                 # A script that heeds no failure goes on, and one that tries again may succeed then.
                 wanted = "" if self.heedless or self.hopeless(scenario) or len(run.tagged()) > 1 else "failure"

@@ -162,10 +162,11 @@ class Stage:
         names = ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py", "sudo.sh", "launch.sh")
         self.harness = {name: _harness(name) for name in names}
         self.lib = self.library()
-        added = "\n".join(patched.text.splitlines()[n - 1] for n in added_lines(original.text, patched.text))
+        lines = patched.text.splitlines()
+        self.added = "\n".join(lines[n - 1] for n in added_lines(original.text, patched.text))
         # What the original reads is its own to choose its build by, and no name that the block brings along.
         own = set(_names(original.text))
-        brought = sorted(set(re.findall(r"\b[A-Za-z_]\w*\b", added)) - own)
+        brought = sorted(set(re.findall(r"\b[A-Za-z_]\w*\b", self.added)) - own)
         self.poison = {name: f"{HOME}/survivors/{name}" for name in brought}
         self.define = dict.fromkeys(own, "")
         self.always_define = False
