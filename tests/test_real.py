@@ -72,6 +72,13 @@ def test_the_reference_of_a_foreign_block_is_what_its_removal_by_hand_gave(bitco
     assert plan.reference.text == after
 
 
+def test_every_version_in_the_history_gets_the_patch_that_the_table_has(bitcoin_repo: Path) -> None:
+    program = Path(__file__).resolve().parent.parent / "bench" / "hashes.py"
+    done = subprocess.run([sys.executable, str(program), bitcoin_repo], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "as before" in done.stdout
+
+
 def test_nothing_of_the_clone_is_written(bitcoin_repo: Path) -> None:
     def listing() -> list[tuple[str, int, int]]:
         found = []
