@@ -18,6 +18,7 @@ from patcher.model import Plan, Recipe, Script, State
 
 Pair = tuple[Script, Script]
 
+_BRANCH = "refs/heads/patch"
 _DIFF = [
     "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--text", "--diff-algorithm=myers",
     "--unified=3", "--inter-hunk-context=0", "--src-prefix=a/", "--dst-prefix=b/",
@@ -81,11 +82,12 @@ def _diff(pairs: tuple[Pair, ...]) -> bytes:
 def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Sequence[str] = ()) -> bytes:
     """The change as ``git am`` takes it. ``author`` is ``Name <mail>``, ``date`` as git takes it
     (``SECONDS ZONE``), the lines ``below`` stand under the ``---`` line, where ``git am`` drops them."""
+    who = f"{author} {date}"
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
         folder = Path(name)
-        _repository(folder, pairs, f"{author} {date}", message)
-        arguments = ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, "refs/heads/patch"]
-        made = _git(folder, arguments)
+        base = commit([old for old, _ in pairs], "base", who, who)
+        imported(folder, base + commit([new for _, new in pairs], message, who, who))
+        made = _git(folder, ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, _BRANCH])
     head, found, tail = made.partition(b"\n---\n")
     if not found:
         raise InputError("git format-patch made no patch")
@@ -95,24 +97,39 @@ def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Seq
     return head + found + note.encode("utf8", "surrogateescape") + tail
 
 
+def commit(scripts: Sequence[Script], message: str, author: str, committer: str, base: str = "") -> bytes:
+    """The commit that changes these files, as ``git fast-import`` reads it. It goes on top of ``base``, by default of
+    the commit before it. ``author`` and ``committer`` are ``Name <mail> SECONDS ZONE``."""
+    lines = [f"commit {_BRANCH}", "mark :1", f"author {author}", f"committer {committer}"]
+    stream = _raw("\n".join([*lines, ""])) + _data(_raw(message)) + _raw(f"from {base}\n" if base else "")
+    for script in scripts:
+        path = script.path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        stream += _raw(f'M {script.mode} inline "{path}"\n') + _data(script.data)
+    return stream
+
+
+def _data(content: bytes) -> bytes:
+    return b"data %d\n%b\n" % (len(content), content)
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf8", "surrogateescape")
+
+
+def imported(folder: Path, stream: bytes, objects: Path | None = None) -> str:
+    """The hash of the last commit of a stream, which is made in a new repository in an empty folder: one that knows
+    no configuration and no hook. ``objects`` is the folder of another repository's objects, for the commits' base."""
+    (folder / "refs").mkdir()
+    (folder / "objects" / "info").mkdir(parents=True)
+    (folder / "HEAD").write_text(f"ref: {_BRANCH}\n", encoding="ascii")
+    if objects:
+        (folder / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
+    keep_pack = ["-c", "fastimport.unpackLimit=0"]
+    return _git(folder, [*keep_pack, "fast-import", "--quiet"], stream + b"get-mark :1\n").decode().strip()
+
+
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _repository(folder: Path, pairs: Sequence[Pair], who: str, message: str) -> None:
-    """What `git init` would make, without templates and without a process, and in it a branch ``patch`` of two
-    commits: the files as they are, then as they shall be."""
-    from patcher.emit.objects import Made  # hashlib takes its time to be imported
-
-    objects = Made()
-    base = objects.commit(objects.tree({old.path: old for old, _ in pairs}), (), who, "base")
-    tip = objects.commit(objects.tree({new.path: new for _, new in pairs}), (base,), who, message)
-    heads = folder / ".git" / "refs" / "heads"
-    heads.mkdir(parents=True)
-    (heads / "patch").write_text(tip + "\n", encoding="ascii")
-    (folder / ".git" / "HEAD").write_text("ref: refs/heads/patch\n", encoding="ascii")
-    (folder / ".git" / "objects").mkdir()
-    objects.write(folder / ".git" / "objects")
 
 
 def refused(pairs: Sequence[Pair], patch: bytes) -> str:
