@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import select
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, CompletedProcess, Popen, TimeoutExpired, run
 
 from patcher.errors import InputError, UsageError
 from patcher.model import Commit, Script
@@ -22,46 +22,64 @@ PATIENCE = 30.0
 _ELSEWHERE = re.compile(
     "GIT_(DIR|WORK_TREE|INDEX_FILE|COMMON_DIR|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|NAMESPACE|PREFIX)"
 )
+# No program that a repository's configuration names is run, and no missing object is fetched.
+_HARMLESS = {
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+_NO_PROGRAMS = ("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false")
 
 
 def git(
-    repository: Path, arguments: Sequence[str], *, check: bool = True, data: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    """Run git in a repository. Raises InputError where it fails, cannot be run or does not answer."""
-    command, environment = _command(repository, arguments)
+    repository: Path, arguments: Sequence[str], *, check: bool = True, data: bytes = b"", alone: bool = False
+) -> CompletedProcess[bytes]:
+    """Run git in a repository; ``alone`` without anyone's configuration and without a repository around the folder.
+
+    Raises InputError where it fails, cannot be run or does not answer.
+    """
+    environment = _alone(repository) if alone else _environment()
+    command = ["git", *_NO_PROGRAMS, "-C", str(repository), *arguments]
     try:
-        done = subprocess.run(command, input=data, capture_output=True, env=environment, check=False, timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
+        done = run(command, input=data, capture_output=True, env=environment, check=False, timeout=PATIENCE)
+    except TimeoutExpired:
         raise _no_answer(repository) from None
     except OSError as error:
         raise InputError(f"git cannot be run: {reason(error)}", hint="Install git.") from None
     if check and done.returncode:
-        raise InputError(_git_says(done.stderr), where=str(repository))
+        raise InputError(said(done), where="" if alone else str(repository))
     return done
 
 
-def _command(repository: Path, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The words and the environment of a git that runs no hook and no monitor, and asks no remote for objects."""
-    environment = {name: value for name, value in os.environ.items() if not _ELSEWHERE.fullmatch(name)} | {
-        "GIT_ALLOW_PROTOCOL": "none",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-        "LC_ALL": "C",
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not _ELSEWHERE.fullmatch(name)} | _HARMLESS
+
+
+def _alone(folder: Path) -> dict[str, str]:
+    return _HARMLESS | {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "TZ": "UTC",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
     }
-    off = ["-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false"]
-    return ["git", *off, "-C", str(repository), *arguments], environment
+
+
+def said(done: CompletedProcess[bytes]) -> str:
+    """The first line of a failed git's error."""
+    lines = [line for line in done.stderr.decode("utf8", "replace").split("\n") if line.strip()]
+    return lines[0].removeprefix("fatal: ") if lines else f"git failed with status {done.returncode}"
 
 
 def _no_answer(repository: Path) -> InputError:
     hint = "Look for a FIFO in its .git folder, or for a network drive that does not answer."
     return InputError(f"git gave no answer in {PATIENCE:.0f} seconds", where=str(repository), hint=hint)
-
-
-def _git_says(stderr: bytes) -> str:
-    lines = [line for line in stderr.decode("utf8", "replace").split("\n") if line.strip()]
-    return lines[0].removeprefix("fatal: ") if lines else "git failed without a word"
 
 
 def reason(error: OSError) -> str:
@@ -77,7 +95,7 @@ class Objects:
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Popen[bytes] | None = None
 
     def __enter__(self) -> Objects:
         where, hint = str(self.repository), "--repo takes the path of a clone."
@@ -85,10 +103,9 @@ class Objects:
             raise InputError("there is no such repository", where=where, hint=hint)
         done = git(self.repository, ["rev-parse", "--git-dir"], check=False)
         if done.returncode:
-            says = _git_says(done.stderr)
-            if "dubious ownership" in says:
+            if "dubious ownership" in said(done):
                 hint = f"If you trust it: git config --global --add safe.directory {self.repository.absolute()}"
-            raise InputError(says, where=where, hint=hint)
+            raise InputError(said(done), where=where, hint=hint)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,14 +123,8 @@ class Objects:
         if not name or "\n" in name or "\0" in name:
             return None
         if self._process is None:
-            command, environment = _command(self.repository, ["cat-file", "--batch"])
-            self._process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
+            command = ["git", *_NO_PROGRAMS, "-C", str(self.repository), "cat-file", "--batch"]
+            self._process = Popen(command, env=_environment(), stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
         questions, answers = self._process.stdin, self._process.stdout
         assert questions is not None
         assert answers is not None

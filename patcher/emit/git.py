@@ -7,7 +7,6 @@ are made in a repository of their own that holds only the files that change; the
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from patcher.errors import InputError
 from patcher.model import Plan, Recipe, Script, State
+from patcher.repository import git, said
 
 Pair = tuple[Script, Script]
 
@@ -23,29 +23,6 @@ _DIFF = [
     "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--text", "--diff-algorithm=myers",
     "--unified=3", "--inter-hunk-context=0", "--src-prefix=a/", "--dst-prefix=b/",
 ]  # fmt: skip
-
-
-def _git(folder: Path, arguments: Sequence[str], data: bytes = b"", ok: tuple[int, ...] = (0,)) -> bytes:
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(folder),
-        "TZ": "UTC",
-        "LC_ALL": "C.UTF-8",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),
-    }
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, env=environment, input=data, capture_output=True, check=False
-        )
-    except OSError as error:
-        raise InputError(f"git cannot be run: {error.strerror}", hint="Install git.") from None
-    if done.returncode not in ok:
-        said = done.stderr.decode("utf8", "replace").strip().split("\n", 1)[0]
-        raise InputError(f"git {arguments[0]} failed: {said or done.returncode}")
-    return done.stdout
 
 
 def _write(folder: Path, script: Script) -> None:
@@ -69,14 +46,14 @@ def _diff(pairs: tuple[Pair, ...]) -> bytes:
             _write(folder / "a", old)
             _write(folder / "b", new)
         options = [option for option in _DIFF if "-prefix" not in option]
-        return b"".join(
-            _git(
-                folder,
-                ["diff", "--no-index", "--no-prefix", *options, "--", f"a/{old.path}", f"b/{new.path}"],
-                ok=(0, 1),
-            )
-            for old, new in pairs
-        )
+        command = ["diff", "--no-index", "--no-prefix", *options, "--"]
+        made: list[bytes] = []
+        for old, new in pairs:
+            done = git(folder, [*command, f"a/{old.path}", f"b/{new.path}"], check=False, alone=True)
+            if done.returncode > 1:  # 1 says that they differ
+                raise InputError(f"git diff failed: {said(done)}")
+            made.append(done.stdout)
+    return b"".join(made)
 
 
 def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Sequence[str] = ()) -> bytes:
@@ -87,7 +64,8 @@ def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Seq
         folder = Path(name)
         base = commit([old for old, _ in pairs], "base", who, who)
         imported(folder, base + commit([new for _, new in pairs], message, who, who))
-        made = _git(folder, ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, _BRANCH])
+        arguments = ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, _BRANCH]
+        made = git(folder, arguments, alone=True).stdout
     head, found, tail = made.partition(b"\n---\n")
     if not found:
         raise InputError("git format-patch made no patch")
@@ -124,8 +102,8 @@ def imported(folder: Path, stream: bytes, objects: Path | None = None) -> str:
     (folder / "HEAD").write_text(f"ref: {_BRANCH}\n", encoding="ascii")
     if objects:
         (folder / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
-    keep_pack = ["-c", "fastimport.unpackLimit=0"]
-    return _git(folder, [*keep_pack, "fast-import", "--quiet"], stream + b"get-mark :1\n").decode().strip()
+    arguments = ["-c", "fastimport.unpackLimit=0", "fast-import", "--quiet"]  # one pack, no single objects
+    return git(folder, arguments, data=stream + b"get-mark :1\n", alone=True).stdout.decode().strip()
 
 
 def _printable(text: str) -> str:
@@ -138,11 +116,8 @@ def refused(pairs: Sequence[Pair], patch: bytes) -> str:
         folder = Path(name)
         for old, _ in pairs:
             _write(folder, old)
-        try:
-            _git(folder, ["apply", "--check", "-"], patch)
-        except InputError as error:
-            return error.what
-    return ""
+        done = git(folder, ["apply", "--check", "-"], check=False, data=patch, alone=True)
+    return said(done) if done.returncode else ""
 
 
 def message(
