@@ -15,6 +15,8 @@ from patcher.model import Commit, Script
 
 # Upstream's scripts have 5 to 15 KiB; nobody reads a script of 1 MiB.
 LARGEST = 1 << 20
+# Upstream's ci folder has some 60 files.
+MOST = 1000
 # How many seconds git may take to answer. A FIFO in a repository blocks it for ever.
 PATIENCE = 30.0
 
@@ -166,13 +168,16 @@ class Objects:
         rows = re.findall(rb"([0-7]+) ([^\0]+)\0(.{%d})" % (len(found[0]) // 2), found[1], re.DOTALL)
         return {name.decode("utf8", "surrogateescape"): (mode.decode(), to.hex()) for mode, name, to in rows}
 
-    def script(self, commit: str, path: str, where: str) -> Script | None:
-        """The script at a path of a commit, None where there is none. Raises InputError where it cannot be read."""
+    def _at(self, commit: str, path: str) -> tuple[str, str]:
+        """The mode and hash of what is at a path of a commit, both empty where there is nothing."""
         mode, name = "40000", commit
         for part in path.split("/"):
-            if mode != "40000":
-                return None
-            mode, name = self.entries(name, where).get(part, ("", ""))
+            mode, name = self.entries(name, path).get(part, ("", "")) if mode == "40000" else ("", "")
+        return mode, name
+
+    def script(self, commit: str, path: str, where: str) -> Script | None:
+        """The script at a path of a commit, None where there is none. Raises InputError where it cannot be read."""
+        mode, name = self._at(commit, path)
         if not mode:
             return None
         if not mode.startswith("100"):
@@ -181,6 +186,22 @@ class Objects:
         if found is None:
             raise _missing("blob", name, where)
         return script(path, found[1], executable=bool(int(mode, 8) & 0o111), where=where)
+
+    def listing(self, commit: str, folder: str) -> list[str]:
+        """The paths of files below a folder of a commit, at most ``MOST``; no link is followed."""
+        mode, name = self._at(commit, folder)
+        found: list[str] = []
+        waiting = [(folder, name)] if mode == "40000" else []
+        for _ in range(MOST):
+            if not waiting:
+                break
+            here, tree = waiting.pop()
+            for part, (mode, name) in self.entries(tree, here).items():
+                if mode == "40000":
+                    waiting.append((f"{here}/{part}", name))
+                elif mode.startswith("100"):
+                    found.append(f"{here}/{part}")
+        return sorted(found)[:MOST]
 
 
 def _missing(kind: str, name: str, where: str) -> InputError:

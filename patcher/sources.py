@@ -8,11 +8,12 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from patcher.errors import InputError, UsageError
 from patcher.model import Script, Source
-from patcher.repository import LARGEST, Objects, git, known_commits, reason, script, too_large
+from patcher.repository import LARGEST, MOST, Objects, git, known_commits, reason, script, too_large
 
 __all__ = [
     "REMOTES",
@@ -22,6 +23,7 @@ __all__ = [
     "identity",
     "is_committed",
     "known_commits",
+    "listing",
     "read",
     "revision",
     "set_date",
@@ -50,6 +52,8 @@ def read(source: Source, path: str) -> Script | None:
 
 def _from_disk(source: Source, path: str) -> Script | None:
     file = source.root / path
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(source.root)):
+        raise InputError("a link that leads out of the tree", where=path)
     try:
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -66,6 +70,29 @@ def _from_disk(source: Source, path: str) -> Script | None:
     except OSError as error:
         raise InputError(reason(error), where=path, hint="Check the file's mode and its links.") from None
     return script(path, data, executable=bool(status.st_mode & stat.S_IXUSR), where=path)
+
+
+def listing(source: Source, folder: str) -> tuple[str, ...]:
+    """The paths of regular files below a folder of a tree, sorted, at most ``MOST``. No link is followed.
+
+    Raises InputError where git cannot read the tree.
+    """
+    if source.revision and source.repository:
+        with Objects(source.repository) as objects:
+            return tuple(objects.listing(source.revision, folder))
+    root, found = os.path.realpath(source.root), list[str]()
+    waiting = [folder] if os.path.realpath(f"{root}/{folder}") == f"{root}/{folder}" else []
+    for _ in range(MOST):
+        if not waiting:
+            break
+        here = waiting.pop()
+        with suppress(OSError), os.scandir(f"{root}/{here}") as entries:
+            for entry in islice(entries, MOST):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{here}/{entry.name}")
+                elif entry.is_file(follow_symlinks=False):
+                    found.append(f"{here}/{entry.name}")
+    return tuple(sorted(found)[:MOST])
 
 
 def tree(path: Path) -> Source:
