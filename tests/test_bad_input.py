@@ -345,6 +345,16 @@ def test_control_c(tmp_path: Path) -> None:
     assert state_of(tmp_path) == before
 
 
+def test_control_c_while_a_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "_rmtree", interrupted)
+    assert here(tmp_path, "patch", "--no-verify", *WHO).status == 128 + signal.SIGINT  # nothing is left: `temporary`
+
+
 # locales
 
 

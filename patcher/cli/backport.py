@@ -156,7 +156,9 @@ def _backport(
             if form == "diff":
                 click.echo(common.for_git_apply("author"), err=True)
         sources.known_commits(objects, rebased_from)
-        targets = core.select(objects, names)
+        targets, left_out = core.select(objects, names, recipe)
+        if left_out:
+            click.echo(left_out, err=True)
         to_stdout = not (output or prefix or pr_body or as_json)
         if to_stdout and form == "diff" and len(targets) > 1:
             raise UsageError("on stdout the diffs of several branches cannot be told apart", hint="Give -o DIR.")
@@ -227,6 +229,8 @@ def _explain(outcomes: Sequence[Outcome], reverse: bool) -> None:
     """What stands behind the short words of the summary: errors, failed reviews, nothing to do."""
     for outcome in outcomes:
         name = outcome.target.name
+        if outcome.result is Result.SKIPPED and len(outcomes) > 1:
+            continue  # the table says it all
         if outcome.error:
             error = outcome.error
             shown = CiPatcherError(error.what, where=f"{name}: {error.where}" if error.where else name, hint=error.hint)
