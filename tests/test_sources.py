@@ -6,6 +6,7 @@ import os
 import re
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,6 @@ def test_the_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert (sources.listing(on_disk, folder), sources.listing(in_git, folder)) == (listed, listed)
     assert sources.listing(sources.tree(tmp_path / "outer"), "ci") == ()
     monkeypatch.setattr(sources, "MOST", 2)
-    monkeypatch.setattr("patcher.repository.MOST", 2)
     assert max(len(sources.listing(source, "ci")) for source in (on_disk, in_git)) <= 2
 
 
@@ -67,6 +67,16 @@ def test_no_link_leads_out_of_a_tree(path: str, tmp_path: Path) -> None:
     within = sources.read(source, "ci/within.sh")
     assert within is not None
     assert within.text == (tmp_path / "tree" / SCRIPT).read_text()
+
+
+def test_a_tree_below_the_root_of_its_repository_is_compared_with_head(tmp_path: Path) -> None:
+    script(tmp_path / "clone/samples/29.x")
+    committed(tmp_path / "clone")
+    source = sources.tree(tmp_path / "clone/samples/29.x")
+    held = sources.read(source, SCRIPT)
+    assert held is not None
+    assert sources.is_committed(source, [held])
+    assert not sources.is_committed(source, [replace(held, text="other")])
 
 
 # repositories that mean harm, or are only odd
