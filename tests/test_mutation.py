@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
+from msgspec.structs import replace
 from pathlib import Path
 
 import pytest
