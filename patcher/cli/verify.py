@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from patcher import pipeline
+from patcher import data, pipeline
 from patcher.cli import terminal
 from patcher.cli.common import on_a_tree, recipe_of, source_of
 from patcher.emit import report
@@ -112,6 +112,7 @@ def _on_docker(
     scenarios = behaviour.load_scenarios(recipe.folder, recipe.name)
     return list(
         engine.run(
+            data.load(recipe.folder / "engine.toml", engine.Cases),
             scenarios,
             plan.reference,
             plan.script,
