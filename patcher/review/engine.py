@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +31,6 @@ from patcher.review.scenarios import Expect, Scenario, Scenarios, fill
 from patcher.review.stage import Listing, Observation, Stage, observed
 
 ENGINE = "/run/engine"  # in the sandbox, as in harness/engine_shim.py
-SHIM = Path(__file__).parent / "harness" / "engine_shim.py"
 LABEL = "ci-patcher.run"
 SECONDS = 120
 PATIENCE = 30  # seconds until an engine must have let go of what a killed build used
@@ -185,6 +183,14 @@ def cached(output: str) -> int:
     return len(steps & set(re.findall(r"^#(\d+) CACHED", output, re.MULTILINE)))
 
 
+@dataclass(frozen=True, slots=True)
+class Measured(Finding):
+    """A finding with the seconds that the script took, and the bytes of the cache that it left."""
+
+    seconds: float = 0
+    size: int = 0
+
+
 class Bench:
     """One script on a real engine."""
 
@@ -195,7 +201,6 @@ class Bench:
         self.seed = self.folder / "seed"
         self.seed.mkdir(parents=True)
         self.ignore = "".join(f"# {secrets.token_hex(500)}\n" for _ in range(PADDING // 1000))
-        self.numbers = count(1)
         self.known = self.engine.records().keys()
         self.others: set[str] = set()
         self.usual: set[str] | None = None
@@ -221,8 +226,9 @@ class Bench:
         """Runs all cases and yields their findings."""
         for case in self.cases.scenario:
             if case.cached is not None:
-                self.forget()  # else the engine's own records would serve
-                yield self.play(case)
+                left = self.forget()  # else the engine's own records would serve
+                why = f"the engine keeps {left}"
+                yield Finding(case.name, Verdict.NOT_RUN, why, case.row) if left else self.play(case)
         others = [pool.submit(self.play, case) for case in self.cases.scenario if case.cached is None]
         yield from (future.result() for future in others)
 
@@ -230,18 +236,18 @@ class Bench:
         """Runs a case."""
         if case.cached != 0 and not any(self.seed.iterdir()):
             return Finding(case.name, Verdict.NOT_RUN, "there is no cache to begin with", case.row)
-        number = next(self.numbers)
+        key = secrets.token_hex(4)
         scenario = Scenario(name=case.name, row=case.row, steps=case.steps, words=case.words, expect=Expect())
         words = self.stage.words(scenario, self.stage.patched)
         root, name = fill(self.stage.scenarios.root, words), fill(self.cases.cache, words)
-        place = self.folder / str(number)
+        place = self.folder / key
         place.mkdir()
         if case.cached != 0:
             shutil.copytree(self.seed, place / name)
         if case.index:
             index = re.sub(*case.index, (self.seed / "index.json").read_text(encoding="utf8"), count=1)
             (place / name / "index.json").write_text(index, encoding="utf8")
-        job, binds = self.job(case, scenario, number), self.binds(case, place, root)
+        job, binds = self.job(case, scenario, key), self.binds(case, place, root)
         started = time.monotonic()
         done = self.stage.perform([job], binds, SECONDS, drop=False)
         seconds = time.monotonic() - started
@@ -251,20 +257,21 @@ class Bench:
         if case.cached == 0 and not incomplete(place / name):
             shutil.copytree(place / name, self.seed, dirs_exist_ok=True)
             (self.seed / "blobs" / "sha256" / "old").touch()  # no new cache equals it
-        if problems:
-            return Finding(case.name, Verdict.BROKEN, "; ".join(problems), case.row, "\n".join(said))
+        if problems or case.cached is None:
+            verdict = Verdict.BROKEN if problems else Verdict.HELD
+            return Finding(case.name, verdict, "; ".join(problems), case.row, "\n".join(said) if problems else "")
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-        numbers = [f"{seconds:.1f} s", *([f"{size} bytes of cache"] if size else [])]
-        return Finding(case.name, Verdict.HELD, "" if case.cached is None else ", ".join(numbers), case.row)
+        detail = f"{seconds:.1f} s, {size} bytes of cache"
+        return Measured(case.name, Verdict.HELD, detail, case.row, seconds=round(seconds, 1), size=size)
 
-    def job(self, case: Case, scenario: Scenario, number: int) -> dict[str, Any]:
+    def job(self, case: Case, scenario: Scenario, key: str) -> dict[str, Any]:
         """What the driver is told (see ``harness/driver.py``), with an image file for each run."""
         job = self.stage.job(scenario, self.stage.patched, None)
-        image = IMAGE.format(base=self.base, nonce=f"{self.run}-{number if case.cached is None else 0:06}")
+        image = IMAGE.format(base=self.base, nonce=f"{self.run}-{key if case.cached is None else 'shared'}")
         for name, run in job["runs"].items():
             run["environment"] = {key: text for key, text in run["environment"].items() if key not in case.unset}
             plan = self.cases.plans[case.plans[min(int(name), len(case.plans)) - 1]]
-            ours = [f"--file={run['folder']}/image/file", f"--tag={self.run}-{number}-{name}"]
+            ours = [f"--file={run['folder']}/image/file", f"--tag={self.run}-{key}-{name}"]
             ours += [f"--label={LABEL}={self.run}", f"--build-arg=CI_PATCHER_PLAN={plan}"]
             texts = {"words": "\n".join(ours), "image/file": image, "image/file.dockerignore": self.ignore}
             job["files"] += [[f"{run['folder']}/{path}", "file", "644", text] for path, text in texts.items()]
@@ -333,18 +340,17 @@ def run(
 ) -> tuple[Finding, ...]:
     """Puts ``patched`` through the cases and returns one finding for each, and one for what is left in the engine.
 
-    ``base`` is an image that the engine has, with sh, head and sleep. ``scenarios`` have the words, the environment
-    and the source tree, ``companions`` are other files of the tree by path. ``keep`` is a directory that gets every
-    case's files. Raises UsageError if the engine or the image cannot be used. Whatever happens, KeyboardInterrupt
-    included, what was made in the engine is removed.
+    ``base`` is an image that the engine has, with sh, head and sleep; ``companions`` are other files of the tree by
+    path; ``keep`` is a directory that gets every case's caches. Raises UsageError if the engine or the image cannot
+    be used. What was made in the engine is removed, also after KeyboardInterrupt.
     """
     if why := sandbox.missing() or ("" if engine.exports else "this engine can't export local caches"):
         return tuple(Finding(case.name, Verdict.NOT_RUN, why, case.row) for case in cases.scenario)
     if not engine.call("image", "ls", "--quiet", base):
         raise UsageError(f"the engine has no image {base}", hint=f"Nothing is pulled for you: docker pull {base}")
-    shim = f"#!{sandbox.python()} -IS\n{SHIM.read_text(encoding='utf8')}"
+    shim = (Path(__file__).parent / "harness" / "engine_shim.py").read_text(encoding="utf8")
+    programs = {**scenarios.programs, **dict.fromkeys(cases.programs, f"#!{sandbox.python()} -IS\n{shim}")}
     # Without wrappers: nothing stands between the block and the system.
-    programs = {**scenarios.programs, **dict.fromkeys(cases.programs, shim)}
     scenarios = msgspec.structs.replace(scenarios, programs=programs, wrap={})
     stage = Stage(scenarios, original, patched, options, companions, None)
     findings = []
