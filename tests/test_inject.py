@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from patcher import pipeline
+from patcher import inject, pipeline
 from patcher import recipe as recipes
 from patcher.errors import RefusedError
-from patcher.inject import import_edits, lead
+from patcher.layout import lead
 from patcher.model import Plan, Script, State
 from patcher.pipeline import parse
 
 RECIPE = recipes.load("docker-build-cache", [recipes.bundled()])
-BLOCK = RECIPE.changes["shell"].render(RECIPE.options, RECIPE.values({}), "shell")
+BLOCK = inject.block_lines(RECIPE, RECIPE.values({}), "shell")
 
 
 def planned(text: str, path: str = "x.sh", **values: str) -> Plan:
@@ -169,29 +167,9 @@ def test_an_option_adds_at_most_four_lines_and_is_recognized() -> None:
     assert other.result.text == always.result.text
 
 
-def test_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -> None:
-    folder = tmp_path / "docker-build-cache"
-    older = folder / "older" / "0.0.1"
-    older.mkdir(parents=True)
-    for file in RECIPE.folder.iterdir():
-        if file.is_file():
-            (folder / file.name).write_bytes(file.read_bytes())
-    (older / "block.sh").write_text('# Before.\ndocker_build_cached() (\n  # option: cache-to\n  "$@"\n)\n')
-    (older / "cache-to.sh").write_text('[ "$VARIABLE" != "VALUE" ] || exit\n')
-    recipe = recipes.read(folder)
-    for lines, values in ((["# Before."], "always"), (["# Before."], "A=b")):
-        extra = '  [ "$A" != "b" ] || exit\n' if values != "always" else ""
-        old = f'x\n\n{lines[0]}\ndocker_build_cached() (\n{extra}  "$@"\n)\n\ndocker_build_cached docker build .\n'
-        found = pipeline.planned(parse(Script("x.sh", old)), recipe, recipe.values({}))
-        assert (found.state, found.values) == (State.OLDER, {"cache-to": values})
-        assert found.reference.text == "x\n\ndocker build .\n"
-        assert found.result.text == "x\n\n" + block() + "\ndocker_build_cached docker build .\n"
-
-
 def test_the_lengths_that_the_contract_allows() -> None:
     for language, most in (("shell", 36), ("python", 42)):
-        change = RECIPE.changes[language]
-        lines = change.render(RECIPE.options, RECIPE.values({}), language)
+        lines = inject.block_lines(RECIPE, RECIPE.values({}), language)
         blank = 2 if language == "python" else 1
         assert len(lines) + blank + 2 <= most
 
@@ -250,4 +228,4 @@ def test_the_directive_stands_above_the_line_of_the_build(line: str, indent: str
 )  # fmt: skip
 def test_import_edits(text: str, expected: str) -> None:
     script = Script("x.py", text)
-    assert script.edited(import_edits(parse(script), ["os", "fcntl"])).text == expected
+    assert script.edited(inject.import_edits(parse(script), ["os", "fcntl"])).text == expected

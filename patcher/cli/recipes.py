@@ -26,8 +26,8 @@ def _recipes(folders: Sequence[Path], as_json: bool) -> None:
         return
     for one in found:
         click.echo(f"{one.name}\n    {one.summary}\n    {one.folder}")
-        for option in one.options.values():
-            click.echo(f"    --set {option.name}=...  {option.help} (default {option.default})")
+        for name, option in one.options.items():
+            click.echo(f"    --set {name}=...  {option.help} (default {option.default})")
 
 
 def _data(one: Recipe) -> dict[str, object]:
@@ -37,7 +37,7 @@ def _data(one: Recipe) -> dict[str, object]:
         "folder": str(one.folder),
         "files": list(one.files),
         "languages": sorted(one.changes),
-        "options": {option.name: {"default": option.default, "help": option.help} for option in one.options.values()},
+        "options": {name: {"default": option.default, "help": option.help} for name, option in one.options.items()},
     }
 
 
