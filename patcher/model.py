@@ -401,12 +401,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit: its full hash, its tree's, and the committer's date as ``SECONDS ZONE``."""
+    """A commit: its full hash, and the committer's date as ``SECONDS ZONE``."""
 
     name: str
-    tree: str
     date: str
-    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,12 +436,13 @@ class Patch:
 class Target:
     """A revision to work on: ``name`` as it was asked for or a branch's short name, ``label`` the same as a
     file's or branch's name and unlike all others, ``revision`` what git calls it, ``commit`` None where git
-    does not know it."""
+    does not know it or, for the reason in ``error``, cannot use it."""
 
     name: str
     label: str
     revision: str
     commit: Commit | None
+    error: InputError | None = None
 
 
 class Result(StrEnum):
