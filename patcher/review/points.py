@@ -40,7 +40,7 @@ def found(stage: Stage, scenario: Scenario, lines: tuple[int, ...]) -> list[str]
     """The points of the scenario's first run, counted; a later step's, which has no number, is none of the block."""
     alone = replace(scenario, steps=("start 1", "end 1"), expect=Expect())
     run = stage.play([(alone, stage.patched, Trace(lines))])[0].runs.get("1")
-    return [point for point in (run.points if run else ()) if point.startswith("line ") or "." in point]
+    return [point for point in (run.points.splitlines() if run else ()) if point.startswith("line ") or "." in point]
 
 
 def run(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import marshal
 import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import msgspec
 
 from patcher import lines
 from patcher.model import Script
@@ -49,7 +51,7 @@ Listing = Mapping[str, tuple[str, str, str]]
 """A directory tree: path -> kind, mode and content."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Trace:
     """A signal at a point inside the block: before its ``point``-th command or line; 0 counts them."""
 
@@ -59,17 +61,31 @@ class Trace:
     whom: str = "group"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one run of the script left: process id, status (negative for a signal), output, recorded calls."""
+class Run(msgspec.Struct, frozen=True):
+    """What one run of the script left: process id, status (negative for a signal), output, recorded calls.
+
+    ``log`` are the calls as the stubs record them, ``exits`` what the EXIT traps of preludes wrote, ``points`` the
+    points that the run passed, a line each.
+    """
 
     pid: int
     status: int | None
     output: str
     errors: str
-    calls: tuple[tuple[str, ...], ...]
+    log: str
     exits: str
-    points: tuple[str, ...]
+    points: str
+
+    @property
+    def calls(self) -> list[tuple[str, ...]]:
+        """The recorded calls, each with its tag first."""
+        words = self.log.split("\0")
+        calls, index = [], 0
+        while index < len(words) and words[index].isdigit():
+            count = int(words[index])
+            calls.append(tuple(words[index + 1 : index + 1 + count]))
+            index += 1 + count
+        return [call for call in calls if call]
 
     def tagged(self) -> list[tuple[str, ...]]:
         """The calls that the stub engine took for the build, without its tag."""
@@ -89,14 +105,17 @@ class Run:
         return [f"{ignored} {int(caught, 16) & ~2:x}" for ignored, caught in masks]
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What was observed of one scenario: its runs by number, the tree before, at each ``look`` and at the end."""
+class Observation(msgspec.Struct, frozen=True):
+    """What was observed of one scenario: its runs by number, the tree before, at each ``look`` and at the end.
 
-    runs: Mapping[str, Run]
-    before: Listing
-    looks: tuple[Listing, ...]
+    ``trouble`` says why it was not led to its end, ``kept`` is what lay in the sandbox then, where it is kept.
+    """
+
+    runs: Mapping[str, Run] = {}
+    before: Listing = {}
+    looks: tuple[Listing, ...] = ()
     trouble: tuple[str, ...] = ()
+    kept: Listing = {}
 
 
 Event = tuple[Scenario, Script, Trace | None]
@@ -138,7 +157,7 @@ class Stage:
         self.library = list(self._library())
         added = "\n".join(lines.split(patched.text)[n - 1] for n in lines.added(original.text, patched.text))
         # What the original reads is its own to choose its build by, and no name that the block brings along.
-        own = set(_names(original.text))
+        own = {match[1] or match[2] or match[3] for match in _READ.finditer(original.text)}
         brought = sorted(set(re.findall(r"\b[A-Za-z_]\w*\b", added)) - own)
         self.poison = {name: f"{HOME}/survivors/{name}" for name in brought}
         self.define = dict.fromkeys(own, "")
@@ -288,15 +307,17 @@ class Stage:
         """Runs events one after another in one sandbox, emptied between them; one that has mounts runs alone."""
         seconds = min(self.deadline - time.monotonic(), self.scenarios.seconds * len(events) + 15)
         if seconds <= 0:
-            return [Observation({}, {}, (), (OVERTIME,)) for _ in events]
+            return [Observation(trouble=(OVERTIME,)) for _ in events]
         jobs = [self.job(*event) for event in events]
         binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self._binds(event, job)]
         done = self.perform(jobs, binds, seconds)
-        texts = done.stdout.splitlines()
+        if time.monotonic() > self.deadline:
+            done = dataclasses.replace(done, trouble=OVERTIME, stderr=b"")
+        told = [*done.stdout.splitlines(), *([b""] * len(jobs))]
+        seen = [observed(line, done) for line in told[: len(jobs)]]
         if self.keep:
-            _keep(self.keep, events[0][0], texts)
-        late = time.monotonic() > self.deadline
-        return [observed(texts[index] if index < len(texts) else b"", done, late) for index in range(len(jobs))]
+            _keep(self.keep, events[0][0], seen[0].kept)
+        return seen
 
     def perform(
         self, jobs: Sequence[dict[str, Any]], binds: Sequence[sandbox.Bind], seconds: float, *, drop: bool = True
@@ -348,61 +369,21 @@ def installed(*names: str) -> tuple[str, ...]:
     return tuple(sorted(path for path in found if path.startswith(system) and os.path.isfile(path)))
 
 
-def _names(text: str) -> Iterator[str]:
-    """The variables that a script reads from its environment, as far as its text tells."""
-    for match in _READ.finditer(text):
-        yield match[1] or match[2] or match[3]
-
-
-def _listing(entries: Iterable[list[str]]) -> Listing:
-    return {path: (kind, mode, content) for path, kind, mode, content in entries}
-
-
-def _calls(log: str) -> Iterator[tuple[str, ...]]:
-    words = log.split("\0")
-    index = 0
-    while index < len(words) and words[index].isdigit():
-        count = int(words[index])
-        if count:
-            yield tuple(words[index + 1 : index + 1 + count])
-        index += 1 + count
-
-
-def observed(line: bytes, done: sandbox.Completed, late: bool = False) -> Observation:
-    """Reads what the driver wrote. A script may have tampered with it, so nothing in it is trusted to fit."""
+def observed(line: bytes, done: sandbox.Completed) -> Observation:
+    """Reads what the driver wrote. Where it wrote nothing that fits, that is the trouble."""
     try:
-        value = json.loads(line)
-        return Observation(
-            runs={
-                name: Run(
-                    pid=int(run["pid"]),
-                    status=run["status"],
-                    output=str(run["output"]),
-                    errors=str(run["errors"]),
-                    calls=tuple(_calls(run["log"])),
-                    exits=str(run["exits"]),
-                    points=tuple(run["points"].splitlines()),
-                )
-                for name, run in value["runs"].items()
-            },
-            before=_listing(value["before"]),
-            looks=tuple(_listing(entries) for entries in value["looks"]),
-            trouble=tuple(what for what in (value["stopped"], *value["missed"]) if what),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        said = done.stderr.decode("utf8", "replace").strip().splitlines()
+        return msgspec.json.decode(line, type=Observation)
+    except msgspec.MsgspecError:
+        said = done.stderr.decode("utf8", "replace").strip().splitlines()[-1:]
         what = done.trouble or f"the sandbox ended with status {done.status}"
-        return Observation({}, {}, (), (OVERTIME if late else ": ".join([what, *said[-1:]]),))
+        return Observation(trouble=(": ".join([what, *said]),))
 
 
-def _keep(folder: Path, scenario: Scenario, texts: Sequence[bytes]) -> None:
-    """Writes down what lay in the sandbox at the end: plain files and directories, with modes of our own."""
+def _keep(folder: Path, scenario: Scenario, kept: Listing) -> None:
+    """Writes down what lay in the sandbox at the end: plain files only, with modes of our own."""
     target = folder / re.sub(r"[^\w.-]+", "-", f"{scenario.row}-{scenario.name or 'unpatched'}")
-    for path, kind, _, content in json.loads(texts[0])["kept"] if texts else ():
-        parts = PurePosixPath(path).parts[1:]
-        if ".." in parts or kind not in {"file", "directory"}:
-            continue
-        place = target.joinpath(*parts)
-        (place if kind == "directory" else place.parent).mkdir(parents=True, exist_ok=True)
-        if kind == "file":
+    for path, (kind, _, content) in kept.items():
+        place = target / path.removeprefix("/")
+        if kind == "file" and ".." not in place.parts:
+            place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(content, encoding="utf8", errors="surrogateescape")

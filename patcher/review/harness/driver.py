@@ -28,7 +28,8 @@ PROCESSES = 200  # of a scenario, all together; a real one has about ten
 MEMORY = 1 << 30  # bytes in use by all of them
 INODES = 20_000  # on the sandbox's own file systems
 ENTRIES = 2000  # of one directory tree in the result
-TEXT = 16000  # characters of one file in the result
+TEXT = 16000  # bytes of one file in the result
+KINDS = {0o120000: "link", 0o040000: "directory", 0o100000: "file"}
 
 
 class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of this program
@@ -70,45 +71,39 @@ def place(path: str, kind: str, mode: str, content: str) -> None:
         os.close(descriptor)
 
 
-def look(root: str) -> list[list[str]]:
-    """What lies below ``root``: path, kind, mode and content of each entry, without following a link."""
-    found: list[list[str]] = []
+def look(root: str) -> dict[str, list[str]]:
+    """What lies below ``root``: kind, mode and content of each entry by its path, without following a link."""
+    found: dict[str, list[str]] = {}
     waiting = [root]
     while waiting and len(found) < ENTRIES:
         path = waiting.pop()
         try:
             status = os.lstat(path)
             mode = f"{status.st_mode & 0o7777:o}"
-            if (kind := status.st_mode & 0o170000) == 0o120000:
-                found.append([path, "link", "", os.readlink(path)])
-            elif kind == 0o040000:
-                found.append([path, "directory", mode, ""])
+            kind = KINDS.get(status.st_mode & 0o170000, "other")
+            content = ""
+            if kind == "link":
+                mode, content = "", os.readlink(path)
+            elif kind == "directory":
                 waiting += sorted(os.path.join(path, name) for name in os.listdir(path))
-            elif kind == 0o100000:
-                found.append([path, "file", mode, ""])
-                with open(path, "rb") as file:
-                    found[-1][3] = file.read(TEXT).decode("utf8", "replace")
-            else:
-                found.append([path, "other", mode, ""])
+            elif kind == "file":
+                content = text(path, TEXT // 2)
+            found[path] = [kind, mode, content]
         except OSError:
             continue
-    return sorted(found)
+    return found
 
 
-def tail(path: str, size: int) -> str:
-    """The first and the last ``size`` bytes of a file, up to the ends of lines; all of it where it is short."""
+def text(path: str, size: int) -> str:
+    """The first and the last ``size`` bytes of a file; all of it where it is short; nothing where it is not there."""
     try:
         with open(path, "rb") as file:
-            first = file.read(size)
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(size, end - size))
-            last = file.read(size)
-            if end > 2 * size:
-                last = b"...\n" + last[last.find(b"\n") + 1 :]
-                first = first[: first.rfind(b"\n") + 1] or first + b"\n"
-            return (first + last).decode("utf8", "surrogateescape")
+            content = file.read()
     except OSError:
         return ""
+    if len(content) > 2 * size:
+        content = content[:size] + b"\n...\n" + content[-size:]
+    return content.decode("utf8", "replace")
 
 
 def read(path: str) -> str:
@@ -204,6 +199,17 @@ class Session:
         pending = (masks.get("SigPnd", 0) | masks.get("ShdPnd", 0)) & ~masks.get("SigBlk", 0)
         return bool(pending >> (number - 1) & 1)
 
+    def left(self) -> dict[str, Any]:
+        """What is told of the run."""
+        os.close(self.point)
+        os.close(self.go)
+        sizes = {"output": TEXT, "errors": TEXT, "log": 100_000, "exits": 1000, "points": 100_000}
+        return {
+            "pid": self.pid,
+            "status": self.status,
+            **{name: text(f"{self.folder}/{name}", size) for name, size in sizes.items()},
+        }
+
     def release(self) -> None:
         """Lets the program that waits at a point go on."""
         if self.at:
@@ -219,7 +225,7 @@ class Job:
         self.counted = 0.0
         self.deadline = time.monotonic() + job["seconds"]
         self.runs = {name: Session(name, spec) for name, spec in job["runs"].items()}
-        self.looks: list[list[list[str]]] = []
+        self.looks: list[dict[str, list[str]]] = []
         self.missed: list[str] = []
 
     def pump(self, seconds: float) -> None:
@@ -395,27 +401,12 @@ def play(job: dict[str, Any]) -> dict[str, Any]:
         except OSError:
             pass
     scenario.looks.append(look(job["root"]))
-    for run in scenario.runs.values():
-        os.close(run.point)
-        os.close(run.go)
     return {
-        "stopped": stopped,
-        "missed": scenario.missed,
+        "trouble": [*([stopped] if stopped else []), *scenario.missed],
         "before": before,
         "looks": scenario.looks,
-        "kept": [entry for root in job["keep"] for entry in look(root)],
-        "runs": {
-            name: {
-                "pid": run.pid,
-                "status": run.status,
-                "output": tail(f"{run.folder}/output", 16000),
-                "errors": tail(f"{run.folder}/errors", 16000),
-                "log": tail(f"{run.folder}/log", 100_000),
-                "exits": tail(f"{run.folder}/exits", 1000),
-                "points": tail(f"{run.folder}/points", 100_000),
-            }
-            for name, run in scenario.runs.items()
-        },
+        "kept": {path: entry for root in job["keep"] for path, entry in look(root).items()},
+        "runs": {name: run.left() for name, run in scenario.runs.items()},
     }
 
 
