@@ -124,6 +124,8 @@ def test_an_unpatched_tree_fails_the_command(found: Engine, unharmed: dict[str, 
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines() == list(found.lines)
     findings = json.loads(done.stdout)
+    assert findings[0]["seconds"] > 0
+    assert findings[0]["size"] == 0
     assert [(f["row"], f["verdict"]) for f in findings if f["verdict"] != "not run"] == [
         (1, "held"),
         (3, "broken"),

@@ -227,15 +227,16 @@ class Bench:
         for case in self.cases.scenario:
             if case.cached is not None:
                 left = self.forget()  # else the engine's own records would serve
-                why = f"the engine keeps {left}"
-                yield Finding(case.name, Verdict.NOT_RUN, why, case.row) if left else self.play(case)
+                yield self.play(case, f"the engine keeps {left}" if left else "")
         others = [pool.submit(self.play, case) for case in self.cases.scenario if case.cached is None]
         yield from (future.result() for future in others)
 
-    def play(self, case: Case) -> Finding:
-        """Runs a case."""
+    def play(self, case: Case, why: str = "") -> Finding:
+        """Runs a case, unless ``why`` says why not."""
         if case.cached != 0 and not any(self.seed.iterdir()):
-            return Finding(case.name, Verdict.NOT_RUN, "there is no cache to begin with", case.row)
+            why = "there is no cache to begin with"
+        if why:
+            return Finding(case.name, Verdict.NOT_RUN, why, case.row)
         key = secrets.token_hex(4)
         scenario = Scenario(name=case.name, row=case.row, steps=case.steps, words=case.words, expect=Expect())
         words = self.stage.words(scenario, self.stage.patched)
@@ -249,7 +250,7 @@ class Bench:
             (place / name / "index.json").write_text(index, encoding="utf8")
         job, binds = self.job(case, scenario, key), self.binds(case, place, root)
         started = time.monotonic()
-        done = self.stage.perform([job], binds, SECONDS, drop=False)
+        done = self.stage.perform([job], binds, SECONDS + PATIENCE, drop=False)
         seconds = time.monotonic() - started
         seen = observed((done.stdout.splitlines() or [b""])[0], done)
         problems = self.problems(case, seen, root, f"{root}/{name}", place / name)
@@ -272,10 +273,10 @@ class Bench:
             run["environment"] = {key: text for key, text in run["environment"].items() if key not in case.unset}
             plan = self.cases.plans[case.plans[min(int(name), len(case.plans)) - 1]]
             ours = [f"--file={run['folder']}/image/file", f"--tag={self.run}-{key}-{name}"]
-            ours += [f"--label={LABEL}={self.run}", f"--build-arg=CI_PATCHER_PLAN={plan}"]
+            ours += [f"--label={LABEL}={self.run}", f"--build-arg=CI_PATCHER_PLAN={plan}", "--progress=plain"]
             texts = {"words": "\n".join(ours), "image/file": image, "image/file.dockerignore": self.ignore}
             job["files"] += [[f"{run['folder']}/{path}", "file", "644", text] for path, text in texts.items()]
-        return {**job, "limits": {}}
+        return {**job, "limits": {}, "seconds": SECONDS}
 
     def binds(self, case: Case, place: Path, root: str) -> list[sandbox.Bind]:
         """What the sandbox has of the machine: the engine, and the directory with the caches."""
@@ -309,8 +310,7 @@ class Bench:
             problems.append(f"the cache is not complete: {what}")
         elif state == "new" and after[""][1] != "755":
             problems.append(f"the cache has the mode {after[''][1]}")
-        words = self.stage.scenarios.words
-        left = beside - {host.name, *(fill(name, words) for name in self.stage.scenarios.keep)}
+        left = beside - {host.name, *fill(self.stage.scenarios.keep, self.stage.scenarios.words)}
         outside = {path for path in seen.looks[-1] if not f"{path}/".startswith(f"{root}/")}
         self.usual = outside if self.usual is None else self.usual
         problems += [f"{path} is left" for path in sorted(left | (outside - self.usual))[:3]]
@@ -363,9 +363,8 @@ def run(
                 if progress:
                     progress(len(findings), len(cases.scenario))
         finally:
-            # Signals that would end the program are ignored meanwhile.
-            numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+            # No second signal interrupts the cleanup.
+            handlers = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
             stage.stop.set()
             pool.shutdown(cancel_futures=True)
             left = bench.forget()

@@ -12,11 +12,7 @@ import sys
 import time
 
 ENGINE = "/run/engine"  # as in patcher/review/engine.py
-REACHED = {
-    "DOCKER_HOST": f"unix://{ENGINE}/docker.sock",
-    "DOCKER_CONFIG": f"{ENGINE}/config",
-    "BUILDKIT_PROGRESS": "plain",
-}
+REACHED = {"DOCKER_HOST": f"unix://{ENGINE}/docker.sock", "DOCKER_CONFIG": f"{ENGINE}/config"}
 
 
 def passed_on(words: list[str], ours: list[str]) -> list[str]:
