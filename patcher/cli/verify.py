@@ -76,7 +76,7 @@ def verify(
         click.echo(json.dumps(report.findings(findings), indent=2))
     else:
         to_add = plan.state in {State.NO_CACHE, State.ABSENT, State.HOOK}
-        say(f"{plan.script.path}: {plan.state}" + ("; a patch would add what is broken below" if to_add else ""))
+        say(f"{plan.script.path}: {plan.state}" + ("; a patch would add what does not hold below" if to_add else ""))
         terminal.say_in_color(_table(findings), _COLORS, color)
     verdicts = {finding.verdict for finding in findings}
     if verdicts == {Verdict.NOT_RUN}:
@@ -95,7 +95,7 @@ def _table(findings: Sequence[Finding]) -> Iterable[str]:
         if finding.verdict is Verdict.BROKEN and broken <= _MOST_EVIDENCE:
             yield from (f"       {line}" for line in finding.evidence.splitlines())
     if broken > _MOST_EVIDENCE:
-        yield f"The evidence is shown for the first {_MOST_EVIDENCE} broken ones; --json has all of it."
+        yield f"The evidence is shown for the first {_MOST_EVIDENCE} of them; --json has all of it."
     yield ", ".join(f"{sum(f.verdict is verdict for f in findings)} {verdict}" for verdict in Verdict)
 
 

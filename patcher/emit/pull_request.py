@@ -121,13 +121,12 @@ def _differences(done: Patch, reverse: bool) -> Iterator[tuple[str, object]]:
     if plan.state is State.OLDER:
         yield f"the block that is there is brought up to date, {report.lines(done)}", None
         return
-    block = tuple(
-        line.strip() for edit in plan.edits if edit.reason == "the block" for line in edit.text.strip().split("\n")
-    )
-    if block:
-        yield f"a block of {len(block)} lines is added", block
-    for hunk in hunks(split(plan.reference.text), split(plan.result.text)):
-        # The block and the linter's directive may stand directly before the line of the build.
+    changed = hunks(split(plan.reference.text), split(plan.result.text))
+    # The lines of the block may stand directly before the line of the build.
+    added = [line.strip() for hunk in changed for line in hunk.new[: len(hunk.new) - len(hunk.old)]]
+    if added:
+        yield f"{len(added)} lines are added", tuple(filter(None, added))
+    for hunk in changed:
         for before, after in zip(hunk.old, hunk.new[-len(hunk.old) :], strict=False):
             yield f"{code(before.strip())} becomes {code(after.strip())}", None
     if plan.foreign:

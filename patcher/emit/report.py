@@ -72,9 +72,8 @@ def checks(done: Patch, quote: Callable[[str], str] = str) -> list[str]:
         if finding.verdict is not Verdict.HELD:
             reasons.setdefault((finding.verdict, finding.detail), []).append(finding.row)
     said += [f"Contract, {verdict}: rows {ranges(of)}: {quote(why)}" for (verdict, why), of in reasons.items()]
-    if any("\r\n" in script.text for pair in done.pairs for script in pair):
-        said.append("The lines end with CR LF: git am needs --keep-cr.")
-    return [*said, *done.notes]
+    cr = any("\r\n" in script.text for pair in done.pairs for script in pair)
+    return [*said, *done.notes, *(["The lines end with CR LF: git am needs --keep-cr."] if cr else [])]
 
 
 def review(done: Patch) -> list[str]:
