@@ -30,8 +30,8 @@ def recipes(folders: Sequence[Path], as_json: bool) -> None:
         return
     for one in found:
         say(f"{one.name}\n    {one.summary}\n    {one.folder}")
-        for option in one.options.values():
-            say(f"    --set {option.name}=...  {option.help} (default {option.default})")
+        for name, option in one.options.items():
+            say(f"    --set {name}=...  {option.help} (default {option.default})")
 
 
 def _data(one: Recipe) -> dict[str, object]:
@@ -41,5 +41,5 @@ def _data(one: Recipe) -> dict[str, object]:
         "folder": str(one.folder),
         "files": list(one.files),
         "languages": sorted(one.changes),
-        "options": {option.name: {"default": option.default, "help": option.help} for option in one.options.values()},
+        "options": {name: {"default": option.default, "help": option.help} for name, option in one.options.items()},
     }
