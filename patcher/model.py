@@ -28,7 +28,8 @@ class State(StrEnum):
     HOOK = "the hook only"
     FOREIGN = "a foreign cache block"
     CURRENT = "ours, current"
-    OLDER = "ours, older"
+    OPTIONS = "ours, other options"
+    PARTIAL = "ours, incomplete"  # not at every retry of the build
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,10 +305,18 @@ class Foreign(Table, frozen=True):
     files: tuple[str, ...] = ()
 
 
+class Note(Table, frozen=True):
+    """Advice for trees that have a file at ``path``."""
+
+    path: str
+    text: str
+
+
 class Recipe(Table, frozen=True):
     """A change as data: where, what, the commit message, the options.
 
-    ``update`` is the subject if a block of ours is replaced. ``seen`` matches text of a block of an unknown form.
+    ``update`` is the subject if a block of ours is replaced. ``callers`` are files of the tree that tell which of
+    ``files`` is run. ``seen`` matches text of a block of an unknown form.
     """
 
     summary: str
@@ -315,6 +324,7 @@ class Recipe(Table, frozen=True):
     files: Annotated[tuple[str, ...], Meta(min_length=1)]
     subject: str
     body: str
+    callers: tuple[str, ...] = ()
     update: str = ""
     defines: str = ""
     hook: str = ""
@@ -323,7 +333,8 @@ class Recipe(Table, frozen=True):
     options: dict[str, Option] = msgspec.field(default_factory=dict)
     replaces: tuple[Foreign, ...] = ()
     seen: tuple[Pattern, ...] = ()
-    advice: dict[Literal["hook", "patch"], tuple[str, ...]] = msgspec.field(default_factory=dict)
+    advice: dict[Literal["about", "hook", "patch"], tuple[str, ...]] = msgspec.field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
     folder: Path = Path()
 
     @property
@@ -372,6 +383,11 @@ class Plan:
     @property
     def script(self) -> Script:
         return self.syntax.script
+
+    @property
+    def ours(self) -> bool:
+        """Whether a block of ours stands in the script."""
+        return self.state in {State.CURRENT, State.OPTIONS, State.PARTIAL}
 
     @property
     def where(self) -> str:

@@ -53,7 +53,7 @@ def test_check(tmp_path: Path) -> None:
     am(root, patched(root, "--set", "cache-to=CIRRUS_BRANCH=master").out)
     assert here(root, "patch", "--check", "--set", "cache-to=CIRRUS_BRANCH=master").status == 0
     other = here(root, "patch", "--check")
-    assert (other.status, other.first.split(": ", 1)[1]) == (1, "a patch is needed: ours, older")
+    assert (other.status, other.first.split(": ", 1)[1]) == (1, "a patch is needed: ours, other options")
     kept = "The block has cache-to=CIRRUS_BRANCH=master; `--set cache-to=CIRRUS_BRANCH=master` keeps that"
     assert kept in other.error
     assert kept in here(root, "inspect").out.decode()

@@ -333,7 +333,7 @@ def test_a_wrapper_that_only_one_of_two_tries_has_is_put_before_the_other(tmp_pa
     assert planned(recipe, Script("x.sh", "docker build nice .\n")).state is State.ABSENT
     for text in ("nice docker build . || docker build .\n", "docker build . || nice docker build .\n"):
         done = planned(recipe, Script("x.sh", text))
-        assert (done.state, done.reference.text) == (State.OLDER, "docker build . || docker build .\n")
+        assert (done.state, done.reference.text) == (State.PARTIAL, "docker build . || docker build .\n")
         assert done.result.text == "nice docker build . || nice docker build .\n"
 
 
@@ -380,9 +380,9 @@ BEFORE = "[shell]\nbefore = 'block.sh'\ninsert = 'x'\nwrap = 'w '\n"
     [
         ("a\n\ndocker build .\n", State.ABSENT),
         (f"a\n\n{LINES}\nw docker build x .\n", State.CURRENT),
-        (f"a\n\n{LINES}\ndocker build x .\n", State.OLDER),
-        (f"a\n\n{LINES}\ndocker build .\n", State.OLDER),
-        ("a\n\ndocker build x .\n", State.OLDER),
+        (f"a\n\n{LINES}\ndocker build x .\n", State.PARTIAL),
+        (f"a\n\n{LINES}\ndocker build .\n", State.PARTIAL),
+        ("a\n\ndocker build x .\n", State.PARTIAL),
     ],
 )
 def test_lines_without_a_name_of_their_own(text: str, state: State, tmp_path: Path) -> None:

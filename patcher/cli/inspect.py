@@ -21,7 +21,8 @@ _WOULD = {
     State.HOOK: "put the block before the build, and keep the hook beside it",
     State.FOREIGN: "take that block out, and put ours before the build",
     State.CURRENT: "change nothing",
-    State.OLDER: "bring the block up to date",
+    State.OPTIONS: "change the options of the block",
+    State.PARTIAL: "complete the block",
 }
 
 
@@ -41,8 +42,7 @@ def inspect(source: Source, recipe: Recipe, values: Mapping[str, str], as_json: 
         data, lines = _problem(problem)
     else:
         assert plan is not None
-        hook = recipe.advice.get("hook", ()) if plan.state is State.HOOK else ()
-        data, lines = _plan(plan, [*report.kept(plan, values), *hook, *recipe.advice.get("patch", ())])
+        data, lines = _plan(plan, [*pipeline.advice(source, recipe, plan), *report.kept(plan, values)])
     if as_json:
         click.echo(json.dumps(data, indent=2))
     else:

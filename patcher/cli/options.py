@@ -68,15 +68,20 @@ def on_a_tree(function: Callable[..., int | None]) -> Any:
     @click.argument("tree", type=_PATH, default=Path())
     @click.option("--repo", type=_PATH, help="Read a revision of this clone; needs --rev.")
     @click.option("--rev", help="The revision to read, without a checkout.")
+    @click.option("--file", metavar="PATH", help="The script to patch, from the root of the tree.")
     @takes_a_recipe
     @wraps(function)
-    def command(tree: Path, repo: Path | None, rev: str | None, **others: Any) -> int | None:
+    def command(
+        tree: Path, repo: Path | None, rev: str | None, file: str | None, recipe: Recipe, **others: Any
+    ) -> int | None:
         if repo is not None and tree != Path():
             raise UsageError("TREE and --repo are both given", hint="Give one of them: TREE --rev REV works as well.")
         if repo is not None and rev is None:
             raise UsageError("--repo needs --rev", hint="For all release branches: ci-patcher backport --repo R")
         source = sources.tree(tree) if rev is None else sources.revision(repo or tree, rev)
-        return function(source=source, **others)
+        if file and source.only:
+            raise UsageError("TREE names a script, and --file another", hint="Name the root of the tree with --file.")
+        return function(source=source, recipe=recipes.narrowed(recipe, file) if file else recipe, **others)
 
     return command
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from patcher.emit import git, report
 from patcher.emit.text import code, fenced, joined
 from patcher.lines import count, hunks, split
-from patcher.model import Outcome, Patch, Result, State, Target, Verdict
+from patcher.model import Outcome, Patch, Result, Target, Verdict
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ def _differences(done: Patch, reverse: bool) -> Iterator[tuple[str, object]]:
     if reverse:
         yield "the block is removed", None
         return
-    if plan.state is State.OLDER:
+    if plan.ours:
         yield f"the block that is there is brought up to date, {report.lines(done)}", None
         return
     changed = hunks(split(plan.reference.text), split(plan.result.text))

@@ -110,7 +110,7 @@ def nothing(done: Patch, reverse: bool) -> str:
 
 def kept(plan: Plan, values: Mapping[str, str]) -> list[str]:
     """The options with which a block of ours stands, where others are asked for."""
-    there = plan.values if plan.values is not None and plan.state is State.OLDER else {}
+    there = plan.values if plan.values is not None and plan.ours else {}
     return [
         f"The block has {name}={value}; `--set {name}={value}` keeps that, without it the block gets {values[name]}."
         for name, value in there.items()
