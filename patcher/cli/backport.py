@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,8 @@ from patcher import pipeline, sources
 from patcher import recipe as recipes
 from patcher.cli import show
 from patcher.cli.options import RECIPE, Wanted, emits, takes_a_recipe, write
-from patcher.cli.terminal import counter, say, write_out
+from patcher.cli.options import branch_names
+from patcher.cli.terminal import counter, say, say_json, this_call, write_out
 from patcher.emit import branches, pull_request, report
 from patcher.errors import CiPatcherError, UsageError
 from patcher.model import Outcome, Recipe, Result, Target
@@ -35,6 +35,7 @@ class _Call:
     recipe: Recipe
     values: Mapping[str, str]
     wanted: Wanted
+    check: bool
     to_stdout: bool
     outcomes: list[Outcome] = field(default_factory=list)
     places: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class _Call:
     def run(self, objects: Objects, targets: Sequence[Target], prefix: str | None, force: bool) -> None:
         """Make, review and emit the patches, and create the branches. Where that ends early, report what is done."""
         wanted, count = self.wanted, counter("branches")
-        options = {"reverse": wanted.reverse, "verify": not wanted.no_verify, "strict": wanted.strict}
+        options = {"reverse": wanted.reverse, "verify": not wanted.no_verify, "strict": wanted.strict, "check": self.check}
         try:
             with closing(core.run(objects, targets, self.recipe, self.values, **options)) as work:
                 for outcome in work:
@@ -104,6 +105,8 @@ class _Call:
         """Print the errors, failed reviews and reasons behind the short words of the summary, then the summary."""
         for outcome in self.outcomes:
             name, error, done = outcome.target.name, outcome.error, outcome.change
+            if outcome.result is Result.SKIPPED and self.outcomes[1:]:
+                continue  # the summary says why
             if error:
                 where = f"{name}: {error.where}" if error.where else name
                 show(CiPatcherError(error.what, where=where, hint=error.hint))
@@ -113,26 +116,28 @@ class _Call:
                 say(f"{name}: {report.failed(done)}, so there is no patch:", err=True)
                 say("\n".join(f"  {line}" for line in report.review(done)), err=True)
         if self.outcomes:
-            say(pull_request.table([pull_request.row(outcome) for outcome in self.outcomes]), err=err)
+            rows = [pull_request.row(outcome, reverse=self.wanted.reverse) for outcome in self.outcomes]
+            say(pull_request.table(rows), err=err)
 
-    def body(self) -> str:
-        """The text of the pull request."""
+    def body(self, default: str) -> str:
+        """The text of the pull request. ``default`` is the default branch."""
         # The options with which a reader gets the same patches, without a path of this machine.
         again = [] if self.recipe.name == RECIPE else ["--recipe", self.recipe.name]
         for name, value in self.values.items():
             again += ["--set", f"{name}={value}"] if value != self.recipe.options[name].default else []
         folder = self.recipe.folder.parent
         again += [] if folder == recipes.bundled() else ["--recipes", folder.name]
-        place, pulls = next(iter(self.places.values()), {}), self.wanted.github_pull
-        contract = pipeline.contract(self.recipe)
-        return pull_request.body(self.outcomes, place, pulls, again, contract, reverse=self.wanted.reverse)
+        place, contract = next(iter(self.places.values()), {}), pipeline.contract(self.recipe)
+        about = (self.outcomes, place, self.wanted.pulls(), default, again, contract)
+        return pull_request.body(*about, reverse=self.wanted.reverse)
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[BRANCH]...")
+@click.argument("names", nargs=-1, metavar="[BRANCH]...", shell_complete=branch_names)
 @click.option("--repo", type=click.Path(path_type=Path), default=Path(), help="The clone (default: this folder).")
 @takes_a_recipe
 @emits
+@click.option("--check", is_flag=True, help="Emit nothing; exit 1 if any branch needs a patch.")
 @click.option("--branch", "prefix", metavar="PREFIX", help="Create branches PREFIX25.x and so on in the clone.")
 @click.option("--force", is_flag=True, help="Let --branch move branches that exist.")
 @click.option("--pr-body", is_flag=True, help="The pull request's text: pull-request.md below -o, else on stdout.")
@@ -143,6 +148,7 @@ def backport(
     recipe: Recipe,
     values: Mapping[str, str],
     wanted: Wanted,
+    check: bool,
     prefix: str | None,
     force: bool,
     pr_body: bool,
@@ -200,7 +206,7 @@ def backport(
     if as_json:
         listed = [pull_request.data(one, call.places.get(one.target.name, {})) for one in call.outcomes]
         data = {"recipe": recipe.name, "options": dict(values), "status": status, "branches": listed}
-        click.echo(json.dumps(data | texts, indent=2))
+        say_json(data | texts)
     for file in written:
         say(f"{wanted.output}/{file}", err=busy)
     for place in call.places.values() if prefix else ():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 from patcher import pipeline
 from patcher.cli import terminal
 from patcher.cli.options import json_option, on_a_tree
-from patcher.cli.terminal import say
+from patcher.cli.terminal import say, say_json
 from patcher.emit import report
 from patcher.errors import UsageError
 from patcher.model import Finding, Plan, Recipe, Script, Source, State, Verdict
@@ -73,7 +72,7 @@ def verify(
     else:
         findings = pipeline.scenarios(source, plan, recipe, options, exhaustive=exhaustive, keep=keep, progress=count)
     if as_json:
-        click.echo(json.dumps(report.findings(findings), indent=2))
+        say_json(report.findings(findings))
     else:
         to_add = plan.state in {State.NO_CACHE, State.ABSENT, State.HOOK}
         say(f"{plan.script.path}: {plan.state}" + ("; a patch would add what does not hold below" if to_add else ""))
