@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from patcher.emit import git, report
 from patcher.emit.text import code, fenced, joined
 from patcher.lines import count, hunks, split
-from patcher.model import Outcome, Patch, Result, Target, Verdict
+from patcher.model import Outcome, Patch, Result, State, Target, Verdict
 
 T = TypeVar("T")
 
@@ -22,7 +22,8 @@ def row(outcome: Outcome, quote: Callable[[str], str] = str, *, reverse: bool = 
     target, done, error = outcome.target, outcome.change, outcome.error
     name = quote(target.name) + ("" if target.revision == target.name else f" ({quote(target.revision)})")
     if done is None:
-        return name, "", "", "", "", f"{result(outcome, reverse)}: {quote(str(error))}"
+        why = str(State.NO_BUILD) if outcome.result is Result.SKIPPED else quote(str(error))
+        return name, "", "", "", "", f"{outcome.result}: {why}"
     changed = (report.lines(done), _review(done)) if done.pairs else ("", "")
     return name, report.state(done.plan), quote(done.plan.where), *changed, result(outcome, reverse)
 
