@@ -417,10 +417,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit: its full hash, and the committer's date as ``SECONDS ZONE``."""
+    """A commit: its full hash, the committer's date as ``SECONDS ZONE``, and the first line of its message."""
 
     name: str
     date: str
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,6 +466,7 @@ class Result(StrEnum):
     """What came of a revision."""
 
     PATCHED = "patched"
+    NEEDED = "patch needed"
     NOTHING = "nothing to do"
     SKIPPED = "skipped"
     FAILED = "review failed"
@@ -473,12 +475,13 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A revision and its change, or the error that stood in the way. ``strict`` as in the option."""
+    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options."""
 
     target: Target
     change: Patch | None = None
     error: CiPatcherError | None = None
     strict: bool = False
+    check: bool = False
 
     @property
     def result(self) -> Result:
@@ -487,4 +490,6 @@ class Outcome:
         if not self.change.pairs:
             return Result.NOTHING
         incomplete = self.strict and (self.change.not_run or self.change.notes)
-        return Result.FAILED if self.change.broken or incomplete else Result.PATCHED
+        if self.change.broken or incomplete:
+            return Result.FAILED
+        return Result.NEEDED if self.check else Result.PATCHED

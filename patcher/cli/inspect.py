@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +43,7 @@ def inspect(source: Source, recipe: Recipe, values: Mapping[str, str], as_json: 
         assert plan is not None
         data, lines = _plan(plan, [*pipeline.advice(source, recipe, plan), *report.kept(plan, values)])
     if as_json:
-        click.echo(json.dumps(data, indent=2))
+        terminal.say_json(data)
     else:
         terminal.say_in_color(lines, {r"\^+$": "green"}, color)
 
