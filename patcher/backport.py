@@ -172,7 +172,7 @@ def _source(objects: Objects, target: Target, recipe: Recipe) -> Source:
     """The source of a target, with all scripts that the change can need."""
     assert target.commit is not None
     held: dict[str, Script | InputError | None] = {}
-    for path in [*recipe.files, *(path for form in recipe.replaces for path in form.files)]:
+    for path in [*recipe.files, *recipe.callers, *(path for form in recipe.replaces for path in form.files)]:
         try:
             held[path] = objects.script(target.commit.name, path, path)
         except InputError as error:

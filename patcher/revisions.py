@@ -86,6 +86,11 @@ def _default(
     return taken, _left_out(objects, sorted(set(pool) - {target.name for target in taken}, key=_natural))
 
 
+def default_branch(objects: Objects) -> str:
+    """The default branch, as a remote or else HEAD names it."""
+    return _head(objects, _refs(objects))[1]
+
+
 def _left_out(objects: Objects, names: Sequence[str]) -> str:
     """How many branches are left out, two examples, and the words to add them."""
     if not names:

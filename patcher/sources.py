@@ -153,15 +153,20 @@ def revision(repository: Path, rev: str) -> Source:
     )
 
 
+def inside(source: Source) -> str:
+    """The path of the root in its repository, empty where it is the repository's root or there is none."""
+    path = os.path.relpath(os.path.abspath(source.root), os.path.abspath(source.repository or source.root))
+    return "" if path == "." else path
+
+
 def is_committed(source: Source, scripts: Sequence[Script]) -> bool:
     """Whether a work tree's files are those of HEAD; also where there is no HEAD to differ from."""
     if source.revision or source.repository is None:
         return True
-    inside = os.path.relpath(os.path.realpath(source.root), os.path.realpath(source.repository))
     try:
         with Objects(source.repository) as objects:
             for script in scripts:
-                path = PurePosixPath(inside, script.path).as_posix()
+                path = PurePosixPath(inside(source), script.path).as_posix()
                 if _lines(objects.script("HEAD", path, path)) != _lines(script):
                     return False
     except InputError:

@@ -137,7 +137,7 @@ OF_PATCH = [
     Row("a date without end", plain("--date", "9" * 40), 2, "--date 999"),
     Row("an author without mail", plain("--author", "Me"), 2, "--author Me: the form is"),
     Row("an author of two lines", plain("--author", "A\nFrom: <a@b>"), 2, "--author A"),
-    Row("a pull request without #", plain("--github-pull", "31545"), 2, "--github-pull 31545"),
+    Row("a pull request that is no number", plain("--github-pull", "31545a"), 2, "--github-pull 31545a"),
     Row("a short hash", plain("--rebased-from", "e87429a2d0"), 2, "--rebased-from e87429a2d0: a full hash"),
     Row(
         "a commit that is not here", revision("clone", "--rebased-from", "e" * 40), 2, "{root}/clone: --rebased-from e"
@@ -239,7 +239,7 @@ def test_a_repository_of_somebody_else(tmp_path: Path) -> None:
     assert f"--add safe.directory {root}" in done.error
     plain = call(tmp_path, "patch", "--no-verify", *WHO[:2], "clone")
     assert (plain.status, plain.out[:5]) == (0, b"diff "), plain.error
-    assert "since the date of a commit is unknown" in plain.error
+    assert "the date of the commit is unknown" in plain.error
 
 
 def test_git_is_missing(tmp_path: Path) -> None:

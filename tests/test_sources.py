@@ -165,7 +165,7 @@ def test_a_commit_without_a_valid_date_is_an_error_for_its_branch(committer: byt
     assert done.first == f"main: {main}: the commit has no committer with a valid date"
     plain = call(root, "patch", "--no-verify", *WHO[:2])
     assert (plain.status, plain.out[:5]) == (0, b"diff "), plain.error
-    assert "since the date of a commit is unknown" in plain.error
+    assert "the date of the commit is unknown" in plain.error
 
 
 def test_the_ends_of_lines_in_refs(tmp_path: Path) -> None:
