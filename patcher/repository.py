@@ -97,6 +97,7 @@ class Objects:
     def __init__(self, repository: Path) -> None:
         self.repository = repository
         self._process: Popen[bytes] | None = None
+        self._silent = False
 
     def __enter__(self) -> Objects:
         where, hint = str(self.repository), "--repo takes the path of a clone."
@@ -132,7 +133,8 @@ class Objects:
         with suppress(BrokenPipeError):
             questions.write(f"{name}^{{{kind}}}\n".encode("utf8", "surrogateescape"))
             questions.flush()
-        if not select.select([answers], [], [], PATIENCE)[0]:
+        self._silent = self._silent or not select.select([answers], [], [], PATIENCE)[0]
+        if self._silent:  # which is not waited for again
             self._end()
             raise _no_answer(self.repository)
         head = answers.readline().split()
@@ -178,7 +180,8 @@ class Objects:
         InputError where a tree is not in this clone."""
         mode, name = self._at(commit, folder, folder)
         entries = self._entries(name, folder) if stat.S_ISDIR(mode) else {}
-        return {name: mode for name, (mode, _) in entries.items()}
+        # Git refuses such a name where it checks a tree out, but it can be in the object.
+        return {name: mode for name, (mode, _) in entries.items() if "/" not in name and name not in {".", ".."}}
 
     def script(self, commit: str, path: str, where: str) -> Script | None:
         """The script at a path of a commit, None where there is none. Raises InputError where it cannot be read."""

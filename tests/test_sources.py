@@ -59,6 +59,17 @@ def test_the_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert max(len(sources.listing(source, "ci")) for source in (on_disk, in_git)) <= 2
 
 
+def test_a_tree_object_names_nothing_outside_it(tmp_path: Path) -> None:
+    root = committed(odd_tree(tmp_path))
+    blob, tree = git(root, "rev-parse", "main:ci/README.md", "main:ci/lint").split()
+    rows = [(b"100644", b"..", blob), (b"40000", b"../..", tree), (b"100644", b"a", blob)]
+    odd = b"".join(b"%b %b\0%b" % (mode, name, bytes.fromhex(to.decode())) for mode, name, to in rows)
+    ci = git(root, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", data=odd).strip()
+    top = git(root, "mktree", data=b"040000 tree %b\tci\n" % ci).decode().strip()
+    made = git(root, "commit-tree", top, "-m", "odd").decode().strip()
+    assert sources.listing(sources.revision(root, made), "ci") == ("ci/a",)
+
+
 @pytest.mark.parametrize("path", ["ci/key", "ci/secret/key", "../secret/key"])
 def test_no_link_leads_out_of_a_tree(path: str, tmp_path: Path) -> None:
     source = sources.tree(odd_tree(tmp_path))
