@@ -242,7 +242,7 @@ def test_a_repository_of_somebody_else(tmp_path: Path) -> None:
     assert f"--add safe.directory {root}" in done.error
     plain = call(tmp_path, "patch", "--no-verify", *WHO[:2], "clone")
     assert (plain.status, plain.out[:5]) == (0, b"diff "), plain.error
-    assert "since the date of a commit is unknown" in plain.error
+    assert "the date of the commit is unknown" in plain.error
 
 
 def test_git_is_missing(tmp_path: Path) -> None:

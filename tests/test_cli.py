@@ -164,7 +164,7 @@ def test_the_message_says_what_is_replaced(tmp_path: Path) -> None:
 
 def test_a_work_tree_that_is_not_what_is_committed(tmp_path: Path) -> None:
     root = repository(tmp_path / "clone")
-    said = "The file differs from HEAD: git am takes a patch of what is committed (--rev HEAD).\n"
+    said = "The file differs from HEAD, to which git am applies a patch: commit it first"
     assert said not in patched(root).error
     (root / SCRIPT).write_bytes((root / SCRIPT).read_bytes() + b"# more\n")
     assert said in patched(root).error
@@ -342,7 +342,7 @@ def test_no_line_of_the_review_is_taken_for_a_patch(name: str, tmp_path: Path) -
     git(root, "commit", "--quiet", "--message=odd")
     done = patched(root, "--", name)
     below = done.out.split(b"\n---\n", 1)[1].split(b"\n\n", 1)[0]
-    assert len(below.split(b"\n")) == 4
+    assert len(below.split(b"\n")) in {6, 7}  # text of others is never broken
     assert all(line.startswith(b"  ") and line.isascii() and b"\x1b" not in line for line in below.split(b"\n"))
     assert len(re.findall(rb"(?m)^From ", done.out)) == 1
     am(root, done.out)

@@ -168,7 +168,7 @@ class Wanted:
         """The change in the form that is wanted, the page apart. Raises InputError where git makes no patch of it."""
         if self.form == "mbox":
             message = self.message(done.recipe, done.values, done)
-            return git.mbox(done.pairs, message, self.author, self.date, report.wrapped(report.summary(done)))
+            return git.mbox(done.pairs, message, self.author, self.date, report.below(done))
         return report.markdown(done).encode("utf8") if self.form == "markdown" else git.diff(done.pairs)
 
     def page(self, outcomes: Sequence[Outcome], recipe: Recipe, values: Mapping[str, str]) -> bytes:

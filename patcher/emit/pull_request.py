@@ -24,7 +24,7 @@ def row(outcome: Outcome, quote: Callable[[str], str] = str, *, reverse: bool = 
     if done is None:
         why = str(State.NO_BUILD) if outcome.result is Result.SKIPPED else quote(str(error))
         return name, "", "", "", "", f"{outcome.result}: {why}"
-    changed = (report.lines(done), _review(done)) if done.pairs else ("", "")
+    changed = report.lines(done) if done.pairs else "", _review(done) if outcome.result is not Result.NEEDED else ""
     return name, report.state(done.plan), quote(done.plan.where), *changed, result(outcome, reverse)
 
 
@@ -35,6 +35,8 @@ def result(outcome: Outcome, reverse: bool) -> str:
 
 def _review(done: Patch) -> str:
     """The review in a few words."""
+    if not done.pairs:
+        return ""
     if done.broken:
         return f"{len(done.broken)} of {len(done.findings)} broken"
     held = sum(finding.verdict is Verdict.HELD for finding in done.findings)
