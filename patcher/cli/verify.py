@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from patcher import pipeline
+from patcher import data, pipeline
 from patcher.cli import terminal
 from patcher.cli.options import json_option, on_a_tree
 from patcher.cli.terminal import say, say_json
@@ -88,7 +88,7 @@ def _table(findings: Sequence[Finding]) -> Iterable[str]:
     width = max((len(finding.check) for finding in findings), default=0)
     broken = 0
     for finding in sorted(findings, key=lambda finding: finding.row):
-        detail = f"  {finding.detail}" if finding.detail and finding.verdict is not Verdict.HELD else ""
+        detail = f"  {finding.detail}" if finding.detail else ""
         yield f"{finding.row:>3}  {finding.check:<{width}}  {finding.verdict}{detail}"
         broken += finding.verdict is Verdict.BROKEN
         if finding.verdict is Verdict.BROKEN and broken <= _MOST_EVIDENCE:
@@ -114,5 +114,6 @@ def _on_docker(
     for line in found.lines:
         say(line, err=as_json)
     scenarios = behaviour.load_scenarios(recipe.folder, recipe.name)
-    run = partial(engine.run, scenarios, plan.reference, plan.script, found, base_image)
+    cases = data.load(recipe.folder / "engine.toml", engine.Cases)
+    run = partial(engine.run, cases, scenarios, plan.reference, plan.script, found, base_image)
     return list(run(options=options, companions=companions, keep=keep, progress=terminal.counter("scenarios")))
