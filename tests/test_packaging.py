@@ -58,6 +58,7 @@ def test_the_sdist_keeps_the_folders(built: Path) -> None:
         "snippets/docker-build-cache/recipe.toml",
         "fixtures/29.x/ci/test/02_run_container.sh",
         "tests/conftest.py",
+        ".ci/run",
     }
     assert wanted | {"README.md", "LICENSE", "snippets/LICENSE", "pyproject.toml"} <= names
 

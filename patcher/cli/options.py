@@ -39,7 +39,8 @@ def _recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def branch_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """The branches and tags of the clone, a remote's branches without the remote: for the shell's completion."""
-    clone = ctx.params.get("repo") or ctx.params.get("tree") or Path()
+    # Where an option without its value is last, click has not taken TREE from the arguments yet.
+    clone = ctx.params.get("repo") or next(map(Path, ctx.args), None) or ctx.params.get("tree") or Path()
     listing = ["for-each-ref", "--format=%(refname:lstrip=2)"]
     here, remote = (
         sources.git(clone, [*listing, *kinds], check=False).stdout.decode("utf8", "replace").split("\n")
