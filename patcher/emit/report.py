@@ -9,7 +9,7 @@ from typing import Any
 
 from patcher.emit import git, text
 from patcher.lines import count
-from patcher.model import Finding, Patch, Plan, State, Verdict
+from patcher.model import Finding, Patch, Plan, Result, State, Verdict
 
 
 def rows(findings: Sequence[Finding]) -> dict[int, Verdict]:
@@ -36,6 +36,11 @@ def ranges(numbers: Sequence[int]) -> str:
 def state(plan: Plan) -> str:
     """What the script holds before the change."""
     return f"{plan.state} ({plan.foreign.name})" if plan.foreign else str(plan.state)
+
+
+def label(result: Result, reverse: bool) -> str:
+    """A result in a word or two."""
+    return "removed" if reverse and result is Result.PATCHED else str(result)
 
 
 def lines(done: Patch) -> str:
