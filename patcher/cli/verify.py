@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 from patcher import data, pipeline
 from patcher.cli import terminal
 from patcher.cli.options import json_option, on_a_tree
-from patcher.cli.terminal import say
+from patcher.cli.terminal import say, say_json
 from patcher.emit import report
 from patcher.errors import UsageError
 from patcher.model import Finding, Plan, Recipe, Script, Source, State, Verdict
@@ -73,10 +72,10 @@ def verify(
     else:
         findings = pipeline.scenarios(source, plan, recipe, options, exhaustive=exhaustive, keep=keep, progress=count)
     if as_json:
-        click.echo(json.dumps(report.findings(findings), indent=2))
+        say_json(report.findings(findings))
     else:
         to_add = plan.state in {State.NO_CACHE, State.ABSENT, State.HOOK}
-        say(f"{plan.script.path}: {plan.state}" + ("; a patch would add what is broken below" if to_add else ""))
+        say(f"{plan.script.path}: {plan.state}" + ("; a patch would add what does not hold below" if to_add else ""))
         terminal.say_in_color(_table(findings), _COLORS, color)
     verdicts = {finding.verdict for finding in findings}
     if verdicts == {Verdict.NOT_RUN}:
@@ -95,7 +94,7 @@ def _table(findings: Sequence[Finding]) -> Iterable[str]:
         if finding.verdict is Verdict.BROKEN and broken <= _MOST_EVIDENCE:
             yield from (f"       {line}" for line in finding.evidence.splitlines())
     if broken > _MOST_EVIDENCE:
-        yield f"The evidence is shown for the first {_MOST_EVIDENCE} broken ones; --json has all of it."
+        yield f"The evidence is shown for the first {_MOST_EVIDENCE} of them; --json has all of it."
     yield ", ".join(f"{sum(f.verdict is verdict for f in findings)} {verdict}" for verdict in Verdict)
 
 
