@@ -96,7 +96,7 @@ class Scenario(data.Table, frozen=True, kw_only=True):
 class Scenarios(data.Table, frozen=True, kw_only=True):
     """All scenarios of a recipe and what they share. docs/recipes.md describes each key.
 
-    Of ``programs`` and ``each``, this has what the file stands for: the programs' texts, and a scenario for each
+    Of ``programs``, ``later`` and ``each``, this has what they stand for: the files' texts, and a scenario for each
     combination. ``chosen`` are the recipe's options that have variables of their own here.
     """
 
@@ -109,6 +109,7 @@ class Scenarios(data.Table, frozen=True, kw_only=True):
     options: Mapping[str, Mapping[Literal["environment"], dict[str, str]]] = {}
     files: Mapping[str, str] = {}
     programs: Mapping[str, str] = {}
+    later: Mapping[Language, str] = {}
     unreachable: tuple[str, ...] = ()
     quiet: tuple[str, ...] = ()
     wrap: Mapping[str, str] = {}
@@ -163,7 +164,8 @@ def load(folder: Path, recipe: str) -> Scenarios:
     result = msgspec.structs.replace(
         shared,
         recipe=recipe,
-        programs={name: _program(folder, source, where) for name, source in shared.programs.items()},
+        programs={name: _text(folder, source, where) for name, source in shared.programs.items()},
+        later={language: _text(folder, source, where) for language, source in shared.later.items()},
         chosen=_options(folder, shared, where),
         scenarios=read["scenario"],
         exhaustive=read["exhaustive"],
@@ -195,11 +197,11 @@ def _scenarios(value: object, shared: Scenarios, where: str) -> Iterable[Scenari
             raise UsageError("each: an empty list makes no scenario", where=at)
 
 
-def _program(folder: Path, source: str, where: str) -> str:
+def _text(folder: Path, source: str, where: str) -> str:
     try:
         return (folder / source).read_text(encoding="utf8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"programs: {source}: {getattr(error, 'strerror', None) or error}", where=where) from None
+        raise UsageError(f"{source}: {getattr(error, 'strerror', None) or error}", where=where) from None
 
 
 def _options(folder: Path, shared: Scenarios, where: str) -> dict[str, Option]:

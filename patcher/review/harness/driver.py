@@ -36,13 +36,48 @@ class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of t
     """The scenario cannot go on; the argument says why."""
 
 
-def seal() -> None:
+class Become(Exception):  # noqa: N818 - as above
+    """In a child of the driver: it goes on as the script of this specification."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__()
+        self.spec = spec
+
+
+def seal(sealed: bool) -> None:
     """Keeps the scripts, which run as the same user, from tracing this process and from reaching its files."""
     import ctypes  # takes milliseconds, but nothing else can do it
 
     pr_set_dumpable = 4
-    if ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0):
+    if ctypes.CDLL(None).prctl(pr_set_dumpable, int(not sealed), 0, 0, 0):
         raise OSError("prctl failed")
+
+
+def prepare(path: str, text: str, site: str) -> tuple[Any, Any]:
+    """A Python script and what runs before it, compiled, with the modules that it imports loaded: once for all runs."""
+    for line in text.splitlines():
+        words = line.replace(",", " ").split()
+        for name in words[1:] if words[:1] == ["import"] else words[1:2] if words[:1] == ["from"] else ():
+            if name in sys.stdlib_module_names:
+                __import__(name)
+    return compile(site, "sitecustomize.py", "exec"), compile(text, path, "exec")
+
+
+def become(spec: dict[str, Any]) -> Any:
+    """Makes this process what a new interpreter is, and returns the code of the script that it runs."""
+    os.closerange(3, 256)
+    seal(False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(spec["environment"], CI_PATCHER_PID=str(os.getpid()))
+    sys.argv = spec["argv"]
+    sys.path.insert(0, os.path.dirname(sys.argv[0]))
+    sys.stdin = open(0, encoding="utf8", closefd=False)  # noqa: SIM115 - for as long as the script runs
+    site, script = spec["code"]
+    exec(site, {"__name__": "sitecustomize"})
+    return script
 
 
 def limit(limits: dict[str, int]) -> None:
@@ -156,12 +191,15 @@ class Session:
                 os.dup2(null, 0)
                 os.dup2(output, 1)
                 os.dup2(errors, 2)
+                if self.spec.get("code"):
+                    raise Become(self.spec)
                 environment = {**self.spec["environment"], "CI_PATCHER_PID": str(os.getpid())}
                 encoded = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
                 os.execvpe(self.spec["argv"][0], self.spec["argv"], encoded)
+            except Become:
+                raise
             except BaseException as error:
                 os.write(2, f"cannot start: {error}\n".encode("utf8", "surrogateescape"))
-            finally:
                 os._exit(126)
         for descriptor in (output, errors, null):
             os.close(descriptor)
@@ -415,15 +453,28 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     os.umask(0o022)
-    seal()
+    seal(True)
     limit(jobs[0]["limits"])
+    prepared: dict[str, Any] = {}
     for number, job in enumerate(jobs):
         if number:
             for folder in jobs[number - 1]["clean"]:
                 empty(folder)
+        for spec in job["runs"].values():
+            if source := spec.get("source"):
+                if source not in prepared:
+                    prepared[source] = prepare(spec["argv"][0], source, job["site"])
+                spec["code"] = prepared[source]
         sys.stdout.write(dumps(play(job)) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    code = None
+    try:
+        main()
+    except Become as child:
+        code = become(child.spec)
+    if code:
+        sys.modules["__main__"] = type(sys)("__main__")
+        exec(code, sys.modules["__main__"].__dict__)
