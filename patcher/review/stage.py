@@ -41,6 +41,7 @@ OUTPUT = 4 << 20
 _START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
 _HARNESS = resources.files("patcher.review") / "harness"
 _MOUNTED = 16 << 20
+_USUAL = re.compile(r"#! ?/usr/bin/env (bash|python3)\r?\n")  # as it is said here, without env in between
 # Names that steer the shell, the linker or Python itself, and so say nothing about the block.
 _SPARED = re.compile(r"PATH|IFS|HOME|(OLD)?PWD|ENV|PS\d|E?UID|PPID|TMPDIR|(BASH|SHELL|LD_|PYTHON|LC_|LANG|GIT_).*")
 _READ = re.compile(
@@ -196,7 +197,7 @@ class Stage:
                 "argv": self._argv(scenario, script, words),
                 "environment": {key: fill(value, words) for key, value in variables.items() if value is not False},
             }
-            if self.language == "python" and runs[name]["argv"] == [words["script"]]:
+            if runs[name]["argv"] == ["python3", words["script"]]:
                 runs[name]["source"] = self.text(script)  # the driver forks: a new interpreter takes ten times as long
             files += self._run_files(folder, name, scenario, words, trace if name == "1" else None)
         return {
@@ -265,7 +266,7 @@ class Stage:
     def _argv(self, scenario: Scenario, script: Script, words: Mapping[str, str]) -> list[str]:
         how = scenario.how or self.scenarios.files.get(script.path, "") or next(iter(self.scenarios.how))
         argv = [fill(word, words) for word in self.scenarios.how[how]]
-        if argv == [words["script"]] and not script.text.startswith("#!"):
+        if argv == [words["script"]] and (_USUAL.match(script.text) or not script.text.startswith("#!")):
             argv.insert(0, "python3" if self.language == "python" else "bash")
         return argv
 
@@ -289,7 +290,7 @@ class Stage:
         if not kinds - {"build", *self.scenarios.wrap.values()}:
             preludes.append(self.scenarios.later.get(self.language, ""))
         prelude = "\n".join(preludes)
-        shell = f"unset BASH_ENV\n{prelude}\n"
+        shell = f"unset BASH_ENV\nexport CI_PATCHER_PID=$$\n{prelude}\n"
         if trace is not None:
             at = {"script": words["script"], "lines": trace.lines, "point": trace.point}
             settings = {**at, "signal": trace.signal, "whom": trace.whom}

@@ -66,13 +66,14 @@ def prepare(path: str, text: str, site: str) -> tuple[Any, Any]:
 def become(spec: dict[str, Any]) -> Any:
     """Makes this process what a new interpreter is, and returns the code of the script that it runs."""
     os.closerange(3, 256)
+    os.chdir(spec["cwd"])
     seal(False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)
     os.environ.clear()
-    os.environ.update(spec["environment"], CI_PATCHER_PID=str(os.getpid()))
-    sys.argv = spec["argv"]
+    os.environ.update(spec["environment"])
+    sys.argv = spec["argv"][1:]
     sys.path.insert(0, os.path.dirname(sys.argv[0]))
     sys.stdin = open(0, encoding="utf8", closefd=False)  # noqa: SIM115 - for as long as the script runs
     site, script = spec["code"]
@@ -175,34 +176,35 @@ class Session:
     def start(self) -> None:
         """Starts the script in a session of its own, with the signal dispositions that a login gives."""
         appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        output = os.open(f"{self.folder}/output", appended, 0o644)
-        errors = os.open(f"{self.folder}/errors", appended, 0o644)
-        null = os.open("/dev/null", os.O_RDONLY)
+        files = [("/dev/null", os.O_RDONLY), (f"{self.folder}/output", appended), (f"{self.folder}/errors", appended)]
+        default = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+        os.chdir(self.spec["cwd"])
+        try:
+            if self.spec.get("code"):
+                self.fork(files, default)
+                return
+            opened = [(os.POSIX_SPAWN_OPEN, number, *file, 0o644) for number, file in enumerate(files)]
+            argv, environment = self.spec["argv"], self.spec["environment"]
+            self.pid = os.posix_spawnp(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=default)
+        except OSError as error:
+            place(f"{self.folder}/errors", "file", "644", f"cannot start: {error}\n")
+            self.status = 126
+        finally:
+            os.chdir("/")
+
+    def fork(self, files: list[tuple[str, int]], default: set[signal.Signals]) -> None:
+        """The same in a child of this process, which raises Become."""
         self.pid = os.fork()
         if self.pid == 0:
-            try:
-                os.setsid()
-                for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-                    try:
-                        signal.signal(number, signal.SIG_DFL)
-                    except (OSError, ValueError):
-                        pass
-                os.chdir(self.spec["cwd"])
-                os.dup2(null, 0)
-                os.dup2(output, 1)
-                os.dup2(errors, 2)
-                if self.spec.get("code"):
-                    raise Become(self.spec)
-                environment = {**self.spec["environment"], "CI_PATCHER_PID": str(os.getpid())}
-                encoded = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
-                os.execvpe(self.spec["argv"][0], self.spec["argv"], encoded)
-            except Become:
-                raise
-            except BaseException as error:
-                os.write(2, f"cannot start: {error}\n".encode("utf8", "surrogateescape"))
-                os._exit(126)
-        for descriptor in (output, errors, null):
-            os.close(descriptor)
+            os.setsid()
+            for caught in default:
+                try:
+                    signal.signal(caught, signal.SIG_DFL)
+                except (OSError, ValueError):
+                    pass
+            for number, file in enumerate(files):
+                os.dup2(os.open(*file, 0o644), number)
+            raise Become(self.spec)
 
     def processes(self) -> dict[str, str]:
         """State of each process of the run's session; one that waits to be reaped is not among them."""
@@ -463,7 +465,7 @@ def main() -> None:
         for spec in job["runs"].values():
             if source := spec.get("source"):
                 if source not in prepared:
-                    prepared[source] = prepare(spec["argv"][0], source, job["site"])
+                    prepared[source] = prepare(spec["argv"][1], source, job["site"])
                 spec["code"] = prepared[source]
         sys.stdout.write(dumps(play(job)) + "\n")
         sys.stdout.flush()
