@@ -124,7 +124,7 @@ class _Work:
             self.keys.append([f"{script is stage.original} {event}" for script in scripts])
             events |= {key: (event, script, None) for key, script in zip(self.keys[-1], scripts, strict=True)}
         names = {id(event): key for key, event in events.items()}
-        size = _FEW if first else -(-len(events) // pool._max_workers)
+        size = _FEW if first else -(-len(events) // pool._max_workers) or 1
         groups = stage.batches(list(events.values()), size)
         self.futures = [([names[id(event)] for event in group], pool.submit(stage.play, group)) for group in groups]
 
