@@ -38,7 +38,11 @@ OVERTIME = "the time of the whole review was over"
 OUTPUT = 4 << 20
 """Bytes of one scenario's result, at most."""
 
-_START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
+_START = """import marshal, sys
+names = marshal.load(sys.stdin.buffer)
+for code in marshal.load(sys.stdin.buffer):
+    exec(code, names)
+"""
 _HARNESS = resources.files("patcher.review") / "harness"
 _MOUNTED = 16 << 20
 _USUAL = re.compile(r"#! ?/usr/bin/env (bash|python3)\r?\n")  # as it is said here, without env in between
@@ -131,7 +135,7 @@ def _harness(name: str) -> str:
 @cache
 def _driver() -> bytes:
     """The driver, compiled once: that takes the sandbox's Python longer than running it."""
-    return marshal.dumps(compile(_harness("driver.py"), "driver.py", "exec"))
+    return marshal.dumps([compile(_harness(name), name, "exec") for name in ("tools.py", "driver.py")])
 
 
 class Stage:

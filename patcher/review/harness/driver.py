@@ -15,21 +15,19 @@ import select
 import signal
 import sys
 import time
-from _json import encode_basestring_ascii as quoted
 
-# ruff: noqa: SIM105, F821
+# ruff: noqa: F821, SIM105
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from patcher.review.harness.tools import TEXT, become, dumps, empty, limit, look, place, prepare, read, seal, tail
 
     jobs: list[dict[str, Any]]
 
 PROCESSES = 200  # of a scenario, all together; a real one has about ten
 MEMORY = 1 << 30  # bytes in use by all of them
 INODES = 20_000  # on the sandbox's own file systems
-ENTRIES = 2000  # of one directory tree in the result
-TEXT = 16000  # bytes of one file in the result
-KINDS = {0o120000: "link", 0o040000: "directory", 0o100000: "file"}
 
 
 class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of this program
@@ -37,127 +35,7 @@ class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of t
 
 
 class Become(Exception):  # noqa: N818 - as above
-    """In a child of the driver: it goes on as the script of this specification."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        super().__init__()
-        self.spec = spec
-
-
-def seal(sealed: bool) -> None:
-    """Keeps the scripts, which run as the same user, from tracing this process and from reaching its files."""
-    import ctypes  # takes milliseconds, but nothing else can do it
-
-    pr_set_dumpable = 4
-    if ctypes.CDLL(None).prctl(pr_set_dumpable, int(not sealed), 0, 0, 0):
-        raise OSError("prctl failed")
-
-
-def prepare(path: str, text: str, site: str) -> tuple[Any, Any]:
-    """A Python script and what runs before it, compiled, with the modules that it imports loaded: once for all runs."""
-    for line in text.splitlines():
-        words = line.replace(",", " ").split()
-        for name in words[1:] if words[:1] == ["import"] else words[1:2] if words[:1] == ["from"] else ():
-            if name in sys.stdlib_module_names:
-                __import__(name)
-    return compile(site, "sitecustomize.py", "exec"), compile(text, path, "exec")
-
-
-def become(spec: dict[str, Any]) -> Any:
-    """Makes this process what a new interpreter is, and returns the code of the script that it runs."""
-    os.closerange(3, 256)
-    os.chdir(spec["cwd"])
-    seal(False)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_IGN)
-    os.environ.clear()
-    os.environ.update(spec["environment"])
-    sys.argv = spec["argv"][1:]
-    sys.path.insert(0, os.path.dirname(sys.argv[0]))
-    sys.stdin = open(0, encoding="utf8", closefd=False)  # noqa: SIM115 - for as long as the script runs
-    site, script = spec["code"]
-    exec(site, {"__name__": "sitecustomize"})
-    return script
-
-
-def limit(limits: dict[str, int]) -> None:
-    """Lowers what this process, and so its children, may use."""
-    for name, value in limits.items():
-        number = getattr(resource, name)
-        hard = resource.getrlimit(number)[1]
-        wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(number, (wanted, wanted))
-
-
-def place(path: str, kind: str, mode: str, content: str) -> None:
-    """Makes one file, directory, link or named pipe."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if kind == "link":
-        os.symlink(content, path)
-    elif kind == "pipe":
-        os.mkfifo(path, int(mode, 8))
-    elif kind == "directory":
-        if not os.path.isdir(path):
-            os.mkdir(path)
-            os.chmod(path, int(mode, 8))
-    else:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, int(mode, 8))
-        os.write(descriptor, content.encode("utf8", "surrogateescape"))
-        os.close(descriptor)
-
-
-def look(root: str) -> dict[str, list[str]]:
-    """What lies below ``root``: kind, mode and content of each entry by its path, without following a link."""
-    found: dict[str, list[str]] = {}
-    waiting = [root]
-    while waiting and len(found) < ENTRIES:
-        path = waiting.pop()
-        try:
-            status = os.lstat(path)
-            mode = f"{status.st_mode & 0o7777:o}"
-            kind = KINDS.get(status.st_mode & 0o170000, "other")
-            content = ""
-            if kind == "link":
-                mode, content = "", os.readlink(path)
-            elif kind == "directory":
-                waiting += sorted(os.path.join(path, name) for name in os.listdir(path))
-            elif kind == "file":
-                content = text(path, TEXT // 2)
-            found[path] = [kind, mode, content]
-        except OSError:
-            continue
-    return found
-
-
-def text(path: str, size: int) -> str:
-    """The first and the last ``size`` bytes of a file; all of it where it is short; nothing where it is not there."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError:
-        return ""
-    if len(content) > 2 * size:
-        content = content[:size] + b"\n...\n" + content[-size:]
-    return content.decode("utf8", "replace")
-
-
-def read(path: str) -> str:
-    """The text of a file of /proc; nothing where its process has ended."""
-    try:
-        with open(path, encoding="latin1") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def dumps(value: object) -> str:
-    """A value as JSON."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{quoted(key)}:{dumps(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(dumps, value)) + "]"
-    return quoted(value) if isinstance(value, str) else "null" if value is None else str(value)
+    """In a child of the driver: it goes on as the Python script of this specification."""
 
 
 class Session:
@@ -181,7 +59,7 @@ class Session:
         os.chdir(self.spec["cwd"])
         try:
             if self.spec.get("code"):
-                self.fork(files, default)
+                self.fork(files)
                 return
             opened = [(os.POSIX_SPAWN_OPEN, number, *file, 0o644) for number, file in enumerate(files)]
             argv, environment = self.spec["argv"], self.spec["environment"]
@@ -192,16 +70,11 @@ class Session:
         finally:
             os.chdir("/")
 
-    def fork(self, files: list[tuple[str, int]], default: set[signal.Signals]) -> None:
+    def fork(self, files: list[tuple[str, int]]) -> None:
         """The same in a child of this process, which raises Become."""
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
-            for caught in default:
-                try:
-                    signal.signal(caught, signal.SIG_DFL)
-                except (OSError, ValueError):
-                    pass
             for number, file in enumerate(files):
                 os.dup2(os.open(*file, 0o644), number)
             raise Become(self.spec)
@@ -231,13 +104,9 @@ class Session:
 
     def waits(self, number: int) -> bool:
         """Whether a signal waits for the script; one that the script blocks does not count."""
-        masks = {}
-        for line in read(f"/proc/{self.pid}/status").splitlines():
-            key, _, value = line.partition(":\t")
-            if key in {"SigPnd", "ShdPnd", "SigBlk"}:
-                masks[key] = int(value, 16)
-        pending = (masks.get("SigPnd", 0) | masks.get("ShdPnd", 0)) & ~masks.get("SigBlk", 0)
-        return bool(pending >> (number - 1) & 1)
+        status = dict(line.partition(":\t")[::2] for line in read(f"/proc/{self.pid}/status").splitlines())
+        own, shared, blocked = (int(status.get(key, "0"), 16) for key in ("SigPnd", "ShdPnd", "SigBlk"))
+        return bool((own | shared) & ~blocked & 1 << number - 1)
 
     def left(self) -> dict[str, Any]:
         """What is told of the run."""
@@ -247,7 +116,7 @@ class Session:
         return {
             "pid": self.pid,
             "status": self.status,
-            **{name: text(f"{self.folder}/{name}", size) for name, size in sizes.items()},
+            **{name: tail(f"{self.folder}/{name}", size) for name, size in sizes.items()},
         }
 
     def release(self) -> None:
@@ -283,9 +152,9 @@ class Job:
                     run.status = os.waitstatus_to_exitcode(status)
         points = {run.point: run for run in self.runs.values() if run.pid}
         for descriptor in select.select([*points, self.wakeup], [], [], seconds)[0]:
-            text = os.read(descriptor, 4096)
+            said = os.read(descriptor, 4096)
             if descriptor in points:
-                points[descriptor].at = text.decode("utf8", "replace").split("\n")[-2]
+                points[descriptor].at = said.decode("utf8", "replace").split("\n")[-2]
         self.check()
 
     def check(self) -> None:
@@ -404,29 +273,6 @@ class Job:
         return ""
 
 
-def empty(root: str) -> None:
-    """Removes what is in a directory, whatever its modes; a mount point stays."""
-    number, before = 0, None
-    while (names := os.listdir(root)) != before:
-        before = names
-        for name in names:
-            path = f"{root}/{name}"
-            try:
-                if os.path.islink(path) or not os.path.isdir(path):
-                    os.unlink(path)
-                    continue
-                os.chmod(path, 0o700)
-                # What lies in it comes up, so that no path grows too long.
-                for below in os.scandir(path):
-                    number += 1
-                    if below.is_dir(follow_symlinks=False):
-                        os.chmod(below.path, 0o700)
-                    os.rename(below.path, f"{root}/{number}.{os.getpid()}")
-                os.rmdir(path)
-            except OSError:
-                continue
-
-
 def play(job: dict[str, Any]) -> dict[str, Any]:
     """Runs one job and returns its result."""
     for entry in job["files"]:
@@ -476,7 +322,7 @@ if __name__ == "__main__":
     try:
         main()
     except Become as child:
-        code = become(child.spec)
+        code = become(child.args[0])
     if code:
         sys.modules["__main__"] = type(sys)("__main__")
         exec(code, sys.modules["__main__"].__dict__)
