@@ -152,12 +152,12 @@ class Objects:
         found = self.get(revision, "commit", revision)
         if found is None:
             return None
-        head = found[1].split(b"\n\n", 1)[0].decode("utf8", "replace")
+        head, _, message = found[1].decode("utf8", "replace").partition("\n\n")
         date = re.search(r"^committer .*> ([0-9]{1,11} [+-](?:0[0-9]|1[0-3])[0-5][0-9])$", head, re.MULTILINE)
         if date is None:
-            hint = f"Look at: git cat-file -p {found[0]}"
-            raise InputError("the commit has no committer with a valid date", where=revision, hint=hint)
-        return Commit(found[0], date[1])
+            what = "the commit has no committer with a valid date"
+            raise InputError(what, where=found[0], hint="`git cat-file -p` shows it.")
+        return Commit(found[0], date[1], message.partition("\n")[0])
 
     def entries(self, tree: str, where: str) -> dict[str, tuple[str, str]]:
         """The mode and hash of each entry of a tree or of a commit's tree, by name. Raises InputError where it is

@@ -21,6 +21,7 @@ __all__ = [
     "author_of",
     "git",
     "identity",
+    "inside",
     "is_committed",
     "known_commits",
     "listing",
@@ -152,13 +153,19 @@ def revision(repository: Path, rev: str) -> Source:
     )
 
 
+def inside(source: Source) -> str:
+    """The path of the root in its repository, empty where it is the repository's root or there is none."""
+    path = os.path.relpath(os.path.abspath(source.root), os.path.abspath(source.repository or source.root))
+    return "" if path == "." else path
+
+
 def is_committed(source: Source, scripts: Sequence[Script]) -> bool:
     """Whether a work tree's files are those of HEAD; also where there is no HEAD to differ from."""
     if source.revision or source.repository is None:
         return True
     head = replace(source, revision="HEAD", held={})
     try:
-        committed = [read(head, script.path) for script in scripts]
+        committed = [read(head, os.path.normpath(f"{inside(source)}/{script.path}").lstrip("/")) for script in scripts]
     except InputError:
         return True
     return [_lines(script) for script in scripts] == [_lines(script) for script in committed]

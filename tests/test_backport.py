@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from patcher import backport, pipeline
+from patcher import backport, pipeline, recipe
 from patcher.cli import main
 from patcher.errors import InputError, NoBuildError, RefusedError
 from patcher.model import Patch
@@ -37,6 +37,7 @@ ENVIRONMENT = {
     **{f"GIT_{who}_{what}": "C O Mitter" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
 }
 DATE = 1_700_000_000
+RECIPE = recipe.load("docker-build-cache", [recipe.bundled()])
 
 
 def git(cwd: Path, *arguments: str, date: int = DATE, data: str | None = None, check: bool = True) -> str:
@@ -116,7 +117,7 @@ def names(folder: Path) -> list[str]:
         (["29.x\nmaster"], ["29.x\nmaster: 29.x\nmaster, unknown"]),
         ([""], [": , unknown"]),
         (["master:ci"], ["master:ci: master:ci, unknown"]),
-        ([], [f"{name}: {name}" for name in BRANCHES]),
+        ([], [f"{name}: {name}" for name in (*BRANCHES[:-1], "wip/29.x", "master")]),
         (["*.x"], [f"{name}: {name}" for name in BRANCHES[:-1]]),
         (["3?.x"], ["30.x: 30.x", "31.x: 31.x"]),
         (["*/29.x"], ["wip/29.x: wip/29.x"]),
@@ -132,7 +133,7 @@ def test_the_revisions_of_a_repository(original: Path, asked: Sequence[str], wan
 
 def selected(repo: Path, asked: Sequence[str]) -> list[str]:
     with Objects(repo) as objects:
-        targets = backport.select(objects, asked)
+        targets, _ = backport.select(objects, asked, RECIPE)
     return [f"{one.name}: {one.revision}{'' if one.commit else ', unknown'}" for one in targets]
 
 
@@ -141,7 +142,8 @@ def test_a_local_branch_comes_before_a_remotes_and_upstream_before_origin(origin
     git(tmp_path, "clone", "--quiet", str(original), str(clone))
     git(clone, "remote", "add", "a-fork", str(original))
     git(clone, "fetch", "--quiet", "a-fork")
-    assert selected(clone, []) == [*(f"{name}: origin/{name}" for name in BRANCHES[:-1]), "master: master"]
+    releases = [f"{name}: origin/{name}" for name in (*BRANCHES[:-1], "wip/29.x")]
+    assert selected(clone, []) == [*releases, "master: master"]
     git(clone, "branch", "--quiet", "27.x", "origin/27.x")
     git(clone, "remote", "add", "upstream", str(original))
     git(clone, "fetch", "--quiet", "upstream", "29.x")
@@ -156,13 +158,60 @@ def test_a_local_branch_comes_before_a_remotes_and_upstream_before_origin(origin
     ]
 
 
-def test_the_default_branch_is_the_one_that_the_remote_names(original: Path, tmp_path: Path) -> None:
+def test_the_default_branch_is_the_remotes_or_head(original: Path, tmp_path: Path) -> None:
     renamed, clone = tmp_path / "renamed", tmp_path / "clone"
     shutil.copytree(original, renamed)
     git(renamed, "branch", "--move", "master", "trunk")
-    assert selected(renamed, [])[-1] == "31.x: 31.x"
-    git(tmp_path, "clone", "--quiet", str(renamed), str(clone))
+    assert selected(renamed, [])[-1] == "trunk: trunk"
+    git(tmp_path, "clone", "--quiet", "--origin=fork", str(renamed), str(clone))
+    git(clone, "switch", "--quiet", "--create", "topic-1.0")
     assert selected(clone, [])[-1] == "trunk: trunk"
+    git(renamed, "switch", "--quiet", "--detach", "29.x")
+    assert selected(renamed, [])[-1] == "HEAD: HEAD"
+
+
+RELEASES = (
+    *(
+        "29.x",
+        "29.0.0",
+        "29.x-knots",
+        "29.x-knots+bip",
+        "0.21",
+        "v29.1",
+        "v28",
+        "release-28",
+        "release/28",
+        "elements-29.x",
+    ),
+    *("elements-23.2.x", "a/b-29.x"),
+)
+NO_RELEASES = ("230512-23.x-deadlock", "cmake/0606.10", "27_tapi", "clang_22_ci", "31545", "0.9", "x")
+
+
+def test_what_looks_like_a_release(repo: Path) -> None:
+    for name in ("topic", *RELEASES, *NO_RELEASES):
+        git(repo, "update-ref", f"refs/remotes/fork/{name}", "28.x")
+    commit(repo, "old", FIXTURES / "no-build")
+    (repo / "ci/test/04_install.sh").write_text("echo\n")
+    git(repo, "commit", "--quiet", "--all", "--message=no engine at all")
+    git(repo, "update-ref", "refs/remotes/fork/0.9", "old")
+    git(repo, "symbolic-ref", "refs/remotes/fork/HEAD", "refs/remotes/fork/topic")
+    with Objects(repo) as objects:
+        targets, left_out = backport.select(objects, [], RECIPE)
+    assert sorted(target.name for target in targets) == sorted([*RELEASES, "topic"])
+    assert left_out.startswith(f"{len(NO_RELEASES)} other branches are left out, such as 0.9 and x. To add some, name")
+    assert left_out.endswith(f"ci-patcher backport --repo {repo} 0.9 x")
+
+
+def test_branches_that_it_made_are_left_out(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for branch in ("wip/29.x", *BRANCHES[:4], *BRANCHES[5:7]):
+        git(repo, "branch", "--quiet", "-D", branch)
+    git(repo, "tag", "v28.1", "29.x")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    assert run(repo, "29.x", "v28.1", "--branch", "my/cache-", *WHO).exit_code == 0
+    assert selected(repo, []) == ["29.x: 29.x", "master: master"]
+    git(repo, "branch", "--force", "29.x", "my/cache-29.x")  # the patch was merged
+    assert selected(repo, []) == ["29.x: 29.x", "master: master"]
 
 
 def test_nothing_named_and_nothing_found(tmp_path: Path) -> None:
@@ -185,7 +234,8 @@ def test_labels_are_safe_and_unlike_each_other(repo: Path, out: Path) -> None:
 
 def test_every_patch_is_taken_by_git_am_on_its_branch(repo: Path, out: Path) -> None:
     pick = git(repo, "rev-parse", "v29.0")
-    result = run(repo, "-o", out, *WHO, "--github-pull", "#31545", "--rebased-from", pick, "--signoff")
+    trailers = ("--github-pull", "#31545", "--rebased-from", pick, "--signoff")
+    result = run(repo, *BRANCHES, "-o", out, *WHO, *trailers)
     assert result.exit_code == 0, result.stderr
     assert names(out) == [f"{branch}/{PATCH}" for branch in BRANCHES]
     for branch in BRANCHES:
@@ -285,7 +335,8 @@ def test_one_failing_branch_stops_nothing(repo: Path, out: Path, tmp_path: Path)
     assert "cut: ci/test/02_run_container.sh:" in result.stderr
     assert "nonsuch: no such branch" in result.stderr
     table = {line.split(" | ")[0].strip("| "): line for line in result.stdout.splitlines() if line.startswith("| ")}
-    assert "skipped: `22.x: no image build found`" in table["22.x"]
+    assert "| skipped: no image build " in table["22.x"]
+    assert "22.x: " not in result.stderr
     assert "| error: ci/test/02_run_container.sh:" in table["cut"]
     assert "| patched " in table["29.x"]
     assert len({len(line) for line in table.values()}) == 1
@@ -293,12 +344,36 @@ def test_one_failing_branch_stops_nothing(repo: Path, out: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("branches", "status"),
-    [(["29.x"], 0), (["22.x", "29.x"], 0), (["22.x"], 3), (["two", "29.x"], 3), (["two", "nonsuch"], 4)],
+    [
+        (["29.x"], 0),
+        (["22.x", "29.x"], 0),
+        (["22.x"], 3),
+        (["22.x", "21.x"], 3),
+        (["two", "29.x"], 3),
+        (["two", "nonsuch"], 4),
+    ],
 )
 def test_the_exit_status(repo: Path, out: Path, branches: Sequence[str], status: int) -> None:
     commit(repo, "22.x", FIXTURES / "no-build")
+    git(repo, "branch", "21.x")
     commit(repo, "two", FIXTURES / "two-builds")
     assert run(repo, *branches, "-o", out, *WHO).exit_code == status
+
+
+def test_a_check_says_which_branches_need_a_patch(repo: Path) -> None:
+    assert run(repo, "28.x", "31.x", "--branch", "x-", *WHO).exit_code == 0
+    commit(repo, "22.x", FIXTURES / "no-build")
+    found: list[tuple[list[str], int]] = []
+    for names in (["28.x", "x-31.x", "22.x"], ["x-28.x", "x-31.x", "22.x"], ["22.x"]):
+        with Objects(repo) as objects:
+            targets, _ = backport.select(objects, names, RECIPE)
+            outcomes = list(backport.run(objects, targets, RECIPE, RECIPE.values({}), strict=True, check=True))
+        found.append(([str(outcome.result) for outcome in outcomes], backport.status(outcomes)))
+    assert found == [
+        (["patch needed", "nothing to do", "skipped"], 1),
+        (["nothing to do", "nothing to do", "skipped"], 0),
+        (["skipped"], 3),
+    ]
 
 
 def test_a_failed_review_gives_no_patch(repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +396,7 @@ def _broken() -> Any:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--github-pull", "31545"], "the form is # and digits"),
+        (["--github-pull", "31545a"], "the form is a number"),
         (["--rebased-from", "e87429a2d0"], "a full hash is needed"),
         (["--rebased-from", "0" * 40], "this repository has no such commit"),
         (["--signoff"], "--signoff needs an author"),
@@ -401,7 +476,7 @@ def test_a_partial_clone_brancheswhat_it_lacks(repo: Path, out: Path, tmp_path: 
     assert listing(tmp_path) == before
 
 
-def test_branches_are_all_that_is_written(repo: Path, out: Path) -> None:
+def test_branches_are_all_that_is_written(repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     branches = ("25.x", "master")
     assert run(repo, *branches, "-o", out, *WHO).exit_code == 0
     before = listing(repo)
@@ -423,7 +498,11 @@ def test_branches_are_all_that_is_written(repo: Path, out: Path) -> None:
         assert git(repo, "rev-parse", f"{made}^") == git(repo, "rev-parse", branch)
         assert git(repo, "rev-parse", f"{made}^{{tree}}") == git(repo, "rev-parse", "HEAD^{tree}")
         assert git(repo, "log", "-1", "--format=%B%an%ad", made) == git(repo, "log", "-1", "--format=%B%an%ad")
-    assert run(repo, *branches, "--branch", "cache/", *WHO).exit_code == 0  # there already
+        assert abs(int(git(repo, "log", "-1", "--format=%ct", made)) - time.time()) < 300
+    refs = git(repo, "for-each-ref")
+    monkeypatch.setattr(time, "time", lambda: DATE)  # the same commits but for the committer's date
+    assert run(repo, *branches, "--branch", "cache/", *WHO).exit_code == 0
+    assert git(repo, "for-each-ref") == refs
 
 
 def test_no_branch_is_moved_without_force_and_none_that_is_checked_out(repo: Path, tmp_path: Path) -> None:
@@ -529,6 +608,20 @@ def test_a_signal_leaves_no_process_behind(repo: Path, out: Path, tmp_path: Path
         assert sorted(path.name for path in tmp_path.iterdir() if path != out) == ["bitcoin"]
 
 
+def test_a_killed_process_is_an_error_for_its_branch(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = pipeline.change
+
+    def killed(source: Any, *arguments: Any, **options: Any) -> Patch:
+        if source.name == "29.x":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return change(source, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "change", killed)
+    result = run(repo, "29.x", "28.x", *WHO)
+    assert result.exit_code == 4
+    assert "29.x: the process that worked on it was killed\n  Is there enough memory?\n" in result.stderr
+
+
 def children(parent: int) -> list[str]:
     return Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
 
@@ -590,7 +683,7 @@ def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> 
         "DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set",
         "https://docs.docker.com/build/cache/backends/local/",
         "Backport of #31545 to `29.1`, `27.x` and `28.x`.",
-        "skipped: `22.x: no image build found`",
+        "| skipped: no image build ",
         "lines of the block of #31545 are removed first",
         "` becomes `docker_build_cached docker buildx build",
         "--no-verify: the linters and the scenarios were not run",

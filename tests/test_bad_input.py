@@ -138,7 +138,7 @@ OF_PATCH = [
     Row("a date without end", plain("--date", "9" * 40), 2, "--date 999"),
     Row("an author without mail", plain("--author", "Me"), 2, "--author Me: the form is"),
     Row("an author of two lines", plain("--author", "A\nFrom: <a@b>"), 2, "--author A"),
-    Row("a pull request without #", plain("--github-pull", "31545"), 2, "--github-pull 31545"),
+    Row("a pull request that is no number", plain("--github-pull", "31545a"), 2, "--github-pull 31545a"),
     Row("a short hash", plain("--rebased-from", "e87429a2d0"), 2, "--rebased-from e87429a2d0: a full hash"),
     Row(
         "a commit that is not here", revision("clone", "--rebased-from", "e" * 40), 2, "{root}/clone: --rebased-from e"
@@ -343,6 +343,16 @@ def test_control_c(tmp_path: Path) -> None:
     assert done.error.endswith("interrupted\n")
     shutil.rmtree(tmp_path / "out", ignore_errors=True)  # an empty folder may be there, but no patch
     assert state_of(tmp_path) == before
+
+
+def test_control_c_while_a_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "_rmtree", interrupted)
+    assert here(tmp_path, "patch", "--no-verify", *WHO).status == 128 + signal.SIGINT  # nothing is left: `temporary`
 
 
 # locales

@@ -53,7 +53,7 @@ def test_check(tmp_path: Path) -> None:
     am(root, patched(root, "--set", "cache-to=CIRRUS_BRANCH=master").out)
     assert here(root, "patch", "--check", "--set", "cache-to=CIRRUS_BRANCH=master").status == 0
     other = here(root, "patch", "--check")
-    assert (other.status, other.first.split(": ", 1)[1]) == (1, "a patch is needed: ours, older")
+    assert (other.status, other.first.split(": ", 1)[1]) == (1, "a patch is needed: ours, other options")
     kept = "The block has cache-to=CIRRUS_BRANCH=master; `--set cache-to=CIRRUS_BRANCH=master` keeps that"
     assert kept in other.error
     assert kept in here(root, "inspect").out.decode()
@@ -190,7 +190,7 @@ def test_verify_says_what_held_and_what_a_patch_would_add(tmp_path: Path) -> Non
     root = repository(tmp_path / "clone")
     without = here(root, "verify", *NETWORK)
     lines = without.out.decode().splitlines()
-    assert (without.status, lines[0]) == (1, f"{SCRIPT}: not there; a patch would add what is broken below")
+    assert (without.status, lines[0]) == (1, f"{SCRIPT}: not there; a patch would add what does not hold below")
     assert re.fullmatch(r"[1-9]\d* held, [1-9]\d* broken, 0 not run", lines[-1])
     assert without.out.count(b"\n       steps: ") == 2 < without.out.count(b"  broken")
     am(root, patched(root, *NETWORK).out)
@@ -275,37 +275,20 @@ def test_modes_and_line_ends(tmp_path: Path) -> None:
 
 # what must not leak in, or out
 
-SETTINGS = {
-    "diff.noprefix": "true",
-    "diff.mnemonicPrefix": "true",
-    "diff.context": "9",
-    "diff.interHunkContext": "9",
-    "diff.algorithm": "patience",
-    "diff.renames": "copies",
-    "diff.external": "false",
-    "diff.orderFile": "/dev/null",
-    "core.abbrev": "5",
-    "core.autocrlf": "true",
-    "core.quotePath": "false",
-    "core.attributesFile": "attributes",
-    "color.ui": "always",
-    "format.signature": "sent by a machine",
-    "format.pretty": "oneline",
-    "format.subjectPrefix": "RFC",
-    "format.attach": "boundary",
-    "format.thread": "true",
-    "format.from": "Somebody <else@example.org>",
-    "format.to": "list@example.org",
-    "format.coverLetter": "true",
-    "format.notes": "true",
-    "format.useAutoBase": "true",
-    "format.suffix": ".txt",
-    "i18n.commitEncoding": "ISO-8859-1",
-    "i18n.logOutputEncoding": "ISO-8859-1",
-    "commit.gpgSign": "true",
-    "log.showSignature": "true",
-    "user.useConfigOnly": "true",
-}
+SETTINGS = dict(
+    re.findall(
+        r"(\S+)=(\S+)",
+        """
+    diff.noprefix=true diff.mnemonicPrefix=true diff.context=9 diff.interHunkContext=9 diff.algorithm=patience
+    diff.renames=copies diff.external=false diff.orderFile=/dev/null core.abbrev=5 core.autocrlf=true
+    core.quotePath=false core.attributesFile=attributes color.ui=always format.signature=sent-by-a-machine
+    format.pretty=oneline format.subjectPrefix=RFC format.attach=boundary format.thread=true
+    format.from=<else@example.org> format.to=list@example.org format.coverLetter=true format.notes=true
+    format.useAutoBase=true format.suffix=.txt i18n.commitEncoding=ISO-8859-1 i18n.logOutputEncoding=ISO-8859-1
+    commit.gpgSign=true log.showSignature=true user.useConfigOnly=true
+    """,
+    )
+)
 
 
 @pytest.mark.parametrize("where", ["local", "global", "environment"])

@@ -104,7 +104,7 @@ def test_a_terminal_gets_the_diff_in_colour_through_the_pager(repo: Path) -> Non
 
 @pytest.mark.parametrize(
     ("env", "by"),
-    [({}, "PAGED:"), ({"PAGER": "cat"}, ""), ({"TERM": "dumb"}, ""), ({"PAGER": "no-such-pager-here"}, "")],
+    [({}, "PAGED:"), ({"PAGER": "cat"}, ""), ({"PAGER": "no-such-pager-here"}, "")],
 )
 def test_the_pager_is_the_users(repo: Path, tmp_path: Path, env: Mapping[str, str], by: str) -> None:
     # A repository's own configuration may come from anyone.

@@ -66,15 +66,22 @@ def checks(done: Patch, quote: Callable[[str], str] = str) -> list[str]:
     scenarios = [finding for finding in done.findings if finding.row]
     if scenarios:
         shown = ranges([row for row, verdict in rows(scenarios).items() if verdict is Verdict.HELD]) or "none"
-        said.append(f"Contract, with a stub engine and no real build: {len(scenarios)} scenarios, rows held: {shown}")
+        said.append(f"Contract, with a stub engine: {len(scenarios)} scenarios, rows held: {shown}")
     reasons: dict[tuple[Verdict, str], list[int]] = {}
     for finding in scenarios:
         if finding.verdict is not Verdict.HELD:
             reasons.setdefault((finding.verdict, finding.detail), []).append(finding.row)
     said += [f"Contract, {verdict}: rows {ranges(of)}: {quote(why)}" for (verdict, why), of in reasons.items()]
-    if any("\r\n" in script.text for pair in done.pairs for script in pair):
-        said.append("The lines end with CR LF: git am needs --keep-cr.")
-    return [*said, *done.notes]
+    cr = any("\r\n" in script.text for pair in done.pairs for script in pair)
+    return [*said, *done.notes, *(["The lines end with CR LF: git am needs --keep-cr."] if cr else [])]
+
+
+def wrapped(said: Sequence[str]) -> list[str]:
+    """The same, in lines that are short enough for a mail in which they are indented by two blanks."""
+    import textwrap  # an mbox alone needs it
+
+    wrapper = textwrap.TextWrapper(70, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return [part for line in said for part in wrapper.wrap(line)]
 
 
 def review(done: Patch) -> list[str]:
@@ -111,7 +118,7 @@ def nothing(done: Patch, reverse: bool) -> str:
 
 def kept(plan: Plan, values: Mapping[str, str]) -> list[str]:
     """The options with which a block of ours stands, where others are asked for."""
-    there = plan.values if plan.values is not None and plan.state is State.OLDER else {}
+    there = plan.values if plan.values is not None and plan.ours else {}
     return [
         f"The block has {name}={value}; `--set {name}={value}` keeps that, without it the block gets {values[name]}."
         for name, value in there.items()

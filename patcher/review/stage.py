@@ -310,16 +310,7 @@ class Stage:
             return [Observation(trouble=(OVERTIME,)) for _ in events]
         jobs = [self.job(*event) for event in events]
         binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self._binds(event, job)]
-        masks = [[path, "mask", "755", _harness("launch.sh")] for path in self._masked()]
-        done = sandbox.run(
-            [sandbox.python(), "-I", "-S", "-c", _START],
-            stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + _driver(),
-            binds=binds,
-            entries=[*self.library, [WORK, "directory", "777", ""], *masks],
-            seconds=seconds,
-            output=OUTPUT * len(jobs),
-            stop=self.stop,
-        )
+        done = self.perform(jobs, binds, seconds)
         if time.monotonic() > self.deadline:
             done = dataclasses.replace(done, trouble=OVERTIME, stderr=b"")
         told = [*done.stdout.splitlines(), *([b""] * len(jobs))]
@@ -327,6 +318,22 @@ class Stage:
         if self.keep:
             _keep(self.keep, events[0][0], seen[0].kept)
         return seen
+
+    def perform(
+        self, jobs: Sequence[dict[str, Any]], binds: Sequence[sandbox.Bind], seconds: float, *, drop: bool = True
+    ) -> sandbox.Completed:
+        """Has the driver lead the jobs, one after another, in one sandbox."""
+        masks = [[path, "mask", "755", _harness("launch.sh")] for path in self._masked()]
+        return sandbox.run(
+            [sandbox.python(), "-I", "-S", "-c", _START],
+            stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + _driver(),
+            binds=binds,
+            entries=[*self.library, [WORK, "directory", "777", ""], *masks],
+            seconds=seconds,
+            output=OUTPUT * len(jobs),
+            drop=drop,
+            stop=self.stop,
+        )
 
     def _masked(self) -> tuple[str, ...]:
         """The machine's own programs that a script must not reach, by whatever path."""
