@@ -1,6 +1,6 @@
 # If DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set, image layers are cached in it, but no base images. It must
-# be the absolute path of a directory, created in advance, with room for two caches per CONTAINER_NAME. Files
-# in it are removed, hence DANGER. The docker engine must be able to export a cache of type=local.
+# be the absolute path of a directory, created in advance, with room for two caches per CONTAINER_NAME.
+# Files in it are removed, hence DANGER. The docker engine must be able to export a cache of type=local.
 def docker_build_cached(run, cmd, **kwargs):
     if not (host_dir := os.getenv("DANGER_DOCKER_BUILD_CACHE_HOST_DIR")):
         return run(cmd, **kwargs)

@@ -1,6 +1,6 @@
 # If DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set, image layers are cached in it, but no base images. It must
-# be the absolute path of a directory, created in advance, with room for two caches per CONTAINER_NAME. Files
-# in it are removed, hence DANGER. The docker engine must be able to export a cache of type=local.
+# be the absolute path of a directory, created in advance, with room for two caches per CONTAINER_NAME.
+# Files in it are removed, hence DANGER. The docker engine must be able to export a cache of type=local.
 docker_build_cached() (
   host_dir="${DANGER_DOCKER_BUILD_CACHE_HOST_DIR:-}"
   [ "$host_dir" ] || { "$@"; exit; }
@@ -8,7 +8,7 @@ docker_build_cached() (
   cache="${host_dir}/${CONTAINER_NAME:?}"
   # While this run or its build holds the lock, no other run replaces the cache.
   { [ -w "$host_dir" ] && exec {lock}>> "${cache}~lock" && flock --shared "$lock"; } ||
-    { echo "Error: DANGER_DOCKER_BUILD_CACHE_HOST_DIR must be a writable directory, with flock." >&2; exit 1; }
+    { echo "Error: No write access or no flock in DANGER_DOCKER_BUILD_CACHE_HOST_DIR." >&2; exit 1; }
   new_cache="$(mktemp --dry-run "${cache}~new.XXXXXXXXXX")" || exit
   cache_arg=(--cache-to "type=local,dest=${new_cache},mode=max,ignore-error=true")
   # option: cache-to
