@@ -408,7 +408,8 @@ def _unplanned(scenarios: Scenarios, plan: Mapping[str, Iterable[str]]) -> str:
     """What is wrong with a plan: a kind that no program asks for, or a word that a program of ``wrap`` does not know.
 
     What the recipe's own programs make of a word is their affair."""
-    for kind, words in plan.items():
+    for key, words in plan.items():
+        kind = re.sub(r"^[12]\.", "", key)
         own = any(re.search(rf"(?<![\w-]){re.escape(kind)}(?![\w-])", text) for text in scenarios.programs.values())
         if not own and kind not in scenarios.wrap.values():
             return f"no program asks for {kind!r}"

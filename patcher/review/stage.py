@@ -320,6 +320,9 @@ class Stage:
         if preludes and self.language == "py":
             files.append([f"{folder}/prelude.py", "file", "644", preludes])
         for key, plans in {**({"guard": ("fail",)} if self.withheld else {}), **scenario.plan}.items():
+            run, _, key = key.rpartition(".")
+            if run not in {"", name}:
+                continue
             for number, word in enumerate(plans, 1):
                 files.append([f"{folder}/plan/{key}.{number}", "file", "644", f"{word}\n"])
             files.append([f"{folder}/plan/{key}", "file", "644", f"{plans[-1]}\n"])

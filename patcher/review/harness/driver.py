@@ -294,11 +294,15 @@ class Scenario:
         os.kill(run.pid, number)
         while run.status is None:
             self.pump(0.001)
-            pending = 0
+            pending = blocked = 0
             for line in read(f"/proc/{run.pid}/status").splitlines():
                 key, _, value = line.partition(":\t")
                 if key in {"SigPnd", "ShdPnd"}:
                     pending |= int(value, 16)
+                elif key == "SigBlk":
+                    blocked = int(value, 16)
+            # A signal that the script blocks stays pending.
+            pending &= ~blocked
             if not pending >> (number - 1) & 1:
                 return
 
