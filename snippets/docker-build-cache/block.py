@@ -8,8 +8,7 @@ def docker_build_cached(run, cmd, **kwargs):
         sys.exit("Error: DANGER_DOCKER_BUILD_CACHE_HOST_DIR must be writable, and CONTAINER_NAME not empty.")
     cache = f"{host_dir}/{os.environ['CONTAINER_NAME']}"
     try:
-        lock = open(f"{cache}~lock", "ab")
-        fcntl.flock(lock, fcntl.LOCK_SH)  # While this run or its build holds it, no other replaces the cache.
+        fcntl.flock(lock := open(f"{cache}~lock", "ab"), fcntl.LOCK_SH)  # So no other run replaces the cache.
     except OSError as e:
         sys.exit(f"Error: DANGER_DOCKER_BUILD_CACHE_HOST_DIR must be a directory where flock works: {e}")
     new_cache = f"{cache}~new.{os.urandom(8).hex()}"
@@ -17,27 +16,24 @@ def docker_build_cached(run, cmd, **kwargs):
     # option: cache-to
     if subprocess.call(["grep", "-qs", 'ref.name":"latest"', f"{cache}/index.json"]) == 0:
         cache_arg += [f"--cache-from=type=local,src={cache}"]  # Without this tag, the build would fail.
-    # Block signals until the cleanup has ended, except in the build.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
-    kwargs["preexec_fn"] = lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    kwargs["preexec_fn"] = lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # Not in the build.
     result = None
     try:
-        result = run([*cmd, *cache_arg], pass_fds=[lock.fileno()], **kwargs)
-        return result
+        return (result := run([*cmd, *cache_arg], pass_fds=[lock.fileno()], **kwargs))
     finally:
         if result is None or result.returncode != 0:
             subprocess.call(["rm", "-rf", f"{new_cache}/index.json", new_cache])
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            exports = glob.glob(f"{glob.escape(cache)}~new.*")
-            complete = [d for d in [cache, *exports] if os.path.exists(f"{d}/index.json")]
-            newest = max(complete, key=lambda d: os.path.getmtime(f"{d}/index.json"), default=cache)
-            if newest != cache:
-                subprocess.call(["mv", "-T", cache, f"{new_cache}.old"], stderr=subprocess.DEVNULL)
-                if subprocess.call(["mv", "-T", newest, cache]) != 0:
-                    subprocess.call(["mv", "-T", f"{new_cache}.old", cache], stderr=subprocess.DEVNULL)
-            if os.path.exists(cache) or newest == cache:  # Never remove the only copy.
-                subprocess.call(["rm", "-rf", *exports, f"{new_cache}.old"], stderr=subprocess.DEVNULL)
+            indexes = [f"{cache}/index.json", *glob.glob(f"{glob.escape(cache)}~new.*/index.json")]
+            newest = max(filter(os.path.exists, indexes), key=os.path.getmtime, default=indexes[0])
+            if newest != indexes[0]:
+                subprocess.run(["mv", "-T", cache, f"{new_cache}.old"], capture_output=True)
+                subprocess.run(["mv", "-T", os.path.dirname(newest), cache])
+                subprocess.run(["mv", "-nT", f"{new_cache}.old", cache], capture_output=True)  # If it failed.
+            if os.path.exists(cache) or newest == indexes[0]:  # Never remove the only copy.
+                subprocess.run(["rm", "-rf", *glob.glob(f"{glob.escape(cache)}~new.*")], capture_output=True)
         except BlockingIOError:
             print("The docker build cache was not replaced: another run uses it.", file=sys.stderr)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # After the cleanup, a blocked signal takes effect.

@@ -2,12 +2,11 @@
 # be the absolute path of a directory, created in advance, with room for two caches per CONTAINER_NAME.
 # Files in it are removed, hence DANGER. The docker engine must be able to export a cache of type=local.
 docker_build_cached() (
-  host_dir="${DANGER_DOCKER_BUILD_CACHE_HOST_DIR:-}"
-  [ "$host_dir" ] || { "$@"; exit; }
+  [ "${DANGER_DOCKER_BUILD_CACHE_HOST_DIR:-}" ] || { "$@"; exit; }
   set +o errexit
-  cache="${host_dir}/${CONTAINER_NAME:?}"
+  cache="${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"
   # While this run or its build holds the lock, no other run replaces the cache.
-  { [ -w "$host_dir" ] && exec {lock}>> "${cache}~lock" && flock --shared "$lock"; } ||
+  { [ -w "$DANGER_DOCKER_BUILD_CACHE_HOST_DIR" ] && exec {fd}>>"${cache}~lock" && flock --shared "$fd"; } ||
     { echo "Error: No write access or no flock in DANGER_DOCKER_BUILD_CACHE_HOST_DIR." >&2; exit 1; }
   new_cache="$(mktemp --dry-run "${cache}~new.XXXXXXXXXX")" || exit
   cache_arg=(--cache-to "type=local,dest=${new_cache},mode=max,ignore-error=true")
@@ -15,21 +14,19 @@ docker_build_cached() (
   # Without this tag, the build would fail.
   grep -qs 'ref.name":"latest"' "${cache}/index.json" && cache_arg+=(--cache-from "type=local,src=${cache}")
   # Remember a signal, so that the build ends before the cleanup. A closed pipe must not end it either.
-  received=""
+  received="" build_status=0
   trap 'received=HUP' HUP; trap 'received=INT' INT; trap 'received=TERM' TERM; trap '' PIPE
-  "$@" "${cache_arg[@]}"
-  build_status=$?
+  "$@" "${cache_arg[@]}" || build_status=$?
   for _ in 1 2; do # The second pass completes what a signal ended in the first.
     [ "$build_status" = 0 ] || rm -rf "${new_cache}/index.json" "$new_cache"
     # The last of several runs replaces the cache by the newest export, whichever run made it.
-    flock --exclusive --nonblock "$lock" || continue
+    flock --exclusive --nonblock "$fd" || continue
     for export in "${cache}~new."*; do
       [ "${export}/index.json" -nt "${cache}/index.json" ] || continue
       mv -T "$cache" "${export}.old" 2> /dev/null
-      mv -T "$export" "$cache" || mv -T "${export}.old" "$cache" 2> /dev/null
-      [ -e "$cache" ] || break 2 # Never remove the only copy.
+      mv -T "$export" "$cache" || mv -T "${export}.old" "$cache" 2> /dev/null || [ -e "$cache" ] || break 2
     done
-    rm -rf "${cache}~new."* 2> /dev/null
+    rm -rf "${cache}~new."* 2> /dev/null # Not reached if it has the only copy.
   done
   trap - HUP INT TERM
   [ -z "$received" ] || kill -s "$received" "$BASHPID"
