@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from patcher import pipeline, recipe, sources
 from patcher.model import Finding, Script, Verdict
@@ -208,27 +208,6 @@ def test_companions_are_there(scenarios: Scenarios) -> None:
     assert {f.verdict for f in behaviour.run(*arguments, options={})} == {Verdict.NOT_RUN}
 
 
-@needs_sandbox
-def test_a_tree_s_own_files_and_variables_do_not_stop_the_scenarios(tmp_path: Path) -> None:
-    head = "#!/usr/bin/env bash\nset -o errexit -o nounset\nsource ci/test/own.sh\n"
-    (tmp_path / "ci" / "test").mkdir(parents=True)
-    (tmp_path / "ci" / "test" / "own.sh").write_text(': "$FORK_OPTIONS"\n')
-    (tmp_path / EXECUTED).write_text(head + ': "$FORK_NAME"\n' + BUILD.format(wrap="", retry="") + TAIL)
-    source = sources.tree(tmp_path)
-    network = recipe.load("docker-build-network", [recipe.bundled()])
-    plan = pipeline.examine(source, network, {})
-    findings = pipeline.scenarios(source, plan, network, {}, result=plan.result)
-    assert {finding.verdict for finding in findings} == {Verdict.HELD}
-
-
-@needs_sandbox
-def test_a_script_that_heeds_no_failure_cannot_be_ended(scenarios: Scenarios) -> None:
-    head = "#!/bin/bash\n"
-    findings = behaviour.run(only(scenarios, 5, 11), plain(head=head), patched(head=head), options={})
-    assert broken(findings) == {}
-    assert "the script itself goes on after a failed build" in {finding.detail for finding in findings}
-
-
 UNIT = """summary = "s"
 anchor = "image-build"
 files = ["ci/test/02_run_container.sh"]
@@ -245,7 +224,6 @@ help = "h"
 shell = "unit.sh"
 """
 UNIT_SCENARIOS = """root = "{home}/none"
-failing = { build = "fail" }
 [environment]
 CONTAINER_NAME = "x"
 [options.unit]

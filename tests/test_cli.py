@@ -48,13 +48,13 @@ def test_check(tmp_path: Path) -> None:
     before = state_of(tmp_path)
     due = here(root, "patch", "--check", "-o", tmp_path / "out")
     assert (due.status, due.out) == (1, b"")
-    assert due.first == f"{SCRIPT}:23:3: a patch is due: the hook only"
+    assert due.first == f"{SCRIPT}:23:3: a patch is needed: the hook only"
     assert state_of(tmp_path) == before
     am(root, patched(root, "--set", "cache-to=CIRRUS_BRANCH=master").out)
     assert here(root, "patch", "--check", "--set", "cache-to=CIRRUS_BRANCH=master").status == 0
     other = here(root, "patch", "--check")
-    assert (other.status, other.first.split(": ", 1)[1]) == (1, "a patch is due: ours, older")
-    kept = "The block there has cache-to=CIRRUS_BRANCH=master; `--set cache-to=CIRRUS_BRANCH=master` keeps that"
+    assert (other.status, other.first.split(": ", 1)[1]) == (1, "a patch is needed: ours, older")
+    kept = "The block has cache-to=CIRRUS_BRANCH=master; `--set cache-to=CIRRUS_BRANCH=master` keeps that"
     assert kept in other.error
     assert kept in here(root, "inspect").out.decode()
     assert here(root, "patch", "--check", "--reverse").status == 1
@@ -71,7 +71,7 @@ def test_the_reverse_gives_the_old_bytes(fixture: str, tmp_path: Path) -> None:
     am(root, reverse.out)
     if fixture not in {"29.1", "pr-variable"}:  # there the reference is the script without the foreign block
         assert git(root, "diff", "--stat", "HEAD~2") == b""
-    assert here(root, "patch", "--reverse").error.endswith("no block of ours to take out (the hook only)\n") or (
+    assert here(root, "patch", "--reverse").error.endswith("no block of ours to remove (the hook only)\n") or (
         fixture in {"25.x", "no-final-newline"}
     )
     assert patched(root).out.count(b"\n+++ ") == 1
@@ -81,7 +81,7 @@ def test_strict_counts_what_was_not_run(tmp_path: Path) -> None:
     script(tmp_path)
     done = here(tmp_path, "patch", "--strict", "--no-verify", *WHO)
     assert (done.status, done.out) == (1, b"")
-    assert done.error.endswith("--strict: not all was run, so there is no patch.\n")
+    assert done.error.endswith("--strict: a check was skipped, so there is no patch.\n")
 
 
 def test_json(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_form_where_author_or_date_are_unknown(tmp_path: Path) -> None:
     for known, missing in ([], "author and date"), (WHO[:2], "date"), (WHO[2:], "author"):
         done = here(tmp_path, "patch", "--no-verify", *known)
         assert (done.status, done.out[:5]) == (0, b"diff ")
-        assert f"\n--format diff, since the {missing} of a commit is unknown: it is for git apply\n" in done.error
+        assert f"\n--format diff, for git apply: the {missing} of the commit is unknown\n" in done.error
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "apply", "--check", data=done.out)
     epoch = here(tmp_path, "patch", "--no-verify", *WHO[:2], env={"SOURCE_DATE_EPOCH": "1700000000"})
@@ -190,7 +190,7 @@ def test_verify_says_what_held_and_what_a_patch_would_add(tmp_path: Path) -> Non
     root = repository(tmp_path / "clone")
     without = here(root, "verify", *NETWORK)
     lines = without.out.decode().splitlines()
-    assert (without.status, lines[0]) == (1, f"{SCRIPT}: not there; what does not hold below is what a patch would add")
+    assert (without.status, lines[0]) == (1, f"{SCRIPT}: not there; a patch would add what is broken below")
     assert re.fullmatch(r"[1-9]\d* held, [1-9]\d* broken, 0 not run", lines[-1])
     assert without.out.count(b"\n       steps: ") == 2 < without.out.count(b"  broken")
     am(root, patched(root, *NETWORK).out)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from patcher.cli import _COMMANDS
+from patcher.cli import COMMANDS
 from tests.command import call
 from tests.conftest import needs
 
@@ -69,7 +69,7 @@ def test_completion(shell: str, words: list[str], found: set[str]) -> None:
     assert completed(shell, "ci-patcher", *words) == found
 
 
-@pytest.mark.parametrize("name", _COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_has_an_example_on_a_line_of_its_own(tmp_path: Path, name: str) -> None:
     shown = call(tmp_path, name, "--help").out.decode().splitlines()
     at = next(number for number, line in enumerate(shown) if line.strip() in {"Example:", "Examples:"})

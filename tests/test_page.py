@@ -159,8 +159,8 @@ def test_every_link_leads_to_a_place_on_the_page(two: bytes) -> None:
 def test_a_cell_says_the_worst_of_its_row(row: int, verdict: Verdict | None) -> None:
     done = outcome("29.x", "29.x").change
     assert done is not None
-    assert page.verdict(done, row) is verdict
-    assert page.verdict(replace(done, findings=FINDINGS[:2]), row) is Verdict.NOT_RUN
+    assert page.of_row(done, row) is verdict
+    assert page.of_row(replace(done, findings=FINDINGS[:2]), row) is Verdict.NOT_RUN
 
 
 def test_the_row_that_a_script_has_no_occasion_for_is_called_so_by_the_review() -> None:

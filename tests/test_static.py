@@ -13,8 +13,8 @@ import pytest
 from patcher import pipeline
 from patcher import recipe as recipes
 from patcher.emit import git
-from patcher.inject import plan as original
 from patcher.model import Finding, Plan, Script, Verdict
+from patcher.pipeline import planned as original
 from patcher.review import static
 from patcher.sources import tree as source_of
 from tests.conftest import needs
@@ -119,7 +119,7 @@ def test_a_failed_review_gives_no_patch(tree: Callable[[str], Path], monkeypatch
             return found
         return replace(found, result=edited("docker volume", "docker vilume", found.result))
 
-    monkeypatch.setattr("patcher.pipeline.plan", bad)
+    monkeypatch.setattr("patcher.pipeline.planned", bad)
     source = source_of(tree("28.x"))
     done = pipeline.change(source, RECIPE, RECIPE.values({}), verify=False)
     assert {finding.check for finding in done.broken} == {"only the intended lines", "the reverse gives the original"}

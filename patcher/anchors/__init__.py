@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from patcher.errors import UsageError
-from patcher.model import Anchor, Syntax
+from patcher.model import Anchor, Script, Syntax
 
 Finder = Callable[[Syntax], Anchor]
 
@@ -37,5 +38,20 @@ def find(name: str, syntax: Syntax) -> Anchor:
     """
     if name not in kinds():
         raise UsageError(f"there is no kind of anchor {name!r}", hint=f"There are: {', '.join(kinds())}.")
-    import_module(f"{__name__}.{name.replace('-', '_')}")
+    _module(name)
     return _kinds[name](syntax)
+
+
+def may_hold(kind: str, script: Script) -> bool:
+    """Whether an anchor of this kind can be in a script, by a quick look at its text."""
+    return bool(_module(kind).may_hold(script))
+
+
+def mention(kind: str, script: Script) -> int | None:
+    """Where a script has the words of an anchor of this kind, if it may be one that was not found. None if nowhere."""
+    at: int | None = _module(kind).mention(script)
+    return at
+
+
+def _module(kind: str) -> ModuleType:
+    return import_module(f"{__name__}.{kind.replace('-', '_')}")

@@ -9,7 +9,7 @@ from itertools import islice, product
 
 from patcher.anchors import kind
 from patcher.errors import NoBuildError, RefusedError
-from patcher.model import Anchor, Command, Statement, Syntax, Word
+from patcher.model import Anchor, Command, Script, Statement, Syntax, Word
 
 # Programs that run their arguments as a command, and so may stand before the build's words.
 _WRAPPERS = frozenset(
@@ -44,6 +44,14 @@ _BARS = {
 _MOST_ALTERNATIVES = 16
 _MOST_WORDS = 1000
 _DEEPEST = 20
+
+# An engine and a word for building on one line, without another thing that the engine does in between.
+_SAYS_BUILD = re.compile(
+    r"(?<![\w./-])(?:\S{1,99}/)?(?:docker|podman)\b(?![./=])"
+    r"(?:(?!\b(?:run|exec|cp|pull|push|create|start|stop|kill|rm|rmi|ps|prune|inspect|images|logs|info|login)\b)[^\n]){0,200}?"
+    r"\b(?:build|bake)\b(?![\w./-])"
+)
+_COMMENT = re.compile(r"(?m)(?:^|(?<=[ \t]))#[^\n]*")
 
 _Tokens = tuple[str | None, ...]
 
@@ -89,6 +97,18 @@ def find(syntax: Syntax) -> Anchor:
         _behind(lists),
         next(filter(None, (_barred(candidate, values, syntax) for candidate in lists)), None),
     )
+
+
+def may_hold(script: Script) -> bool:
+    """Whether a build can be in a script, by a quick look at its text."""
+    text = script.text.lower()
+    return "build" in text and any(engine in text for engine in _ENGINES)
+
+
+def mention(script: Script) -> int | None:
+    """Where a script has the words of a build outside of comments, None if nowhere."""
+    said = _SAYS_BUILD.search(_COMMENT.sub(lambda comment: " " * len(comment[0]), script.text))
+    return said.start() if said else None
 
 
 def _text(word: Word, syntax: Syntax) -> str:
