@@ -74,8 +74,8 @@ SHELL = [
     (r'"\$\{new_cache\}/index.json" ', ""),
     (r' "\$new_cache"$', ""),
     (r"1 2;", "1;"),
-    (r"break 2", "break"),
-    (r"break 2", "continue 2"),
+    (r"continue 2", "continue"),
+    (r"continue 2", "break 2"),
     (r"; exit; \}", "; }"),
 ]
 

@@ -24,7 +24,7 @@ docker_build_cached() (
     for export in "${cache}~new."*; do
       [ "${export}/index.json" -nt "${cache}/index.json" ] || continue
       mv -T "$cache" "${export}.old" 2> /dev/null
-      mv -T "$export" "$cache" || mv -T "${export}.old" "$cache" 2> /dev/null || [ -e "$cache" ] || break 2
+      mv -T "$export" "$cache" || mv -T "${export}.old" "$cache" 2> /dev/null || [ -e "$cache" ] || continue 2
     done
     rm -rf "${cache}~new."* 2> /dev/null # Not reached if it has the only copy.
   done
