@@ -21,10 +21,10 @@ docker_build_cached() (
     [ "$build_status" = 0 ] || rm -rf "${new_cache}/index.json" "$new_cache"
     # The last of several runs replaces the cache by the newest export, whichever run made it.
     flock --exclusive --nonblock "$fd" || continue
-    for export in "${cache}~new."*; do
-      [ "${export}/index.json" -nt "${cache}/index.json" ] || continue
-      mv -T "$cache" "${export}.old" 2> /dev/null
-      mv -T "$export" "$cache" || mv -T "${export}.old" "$cache" 2> /dev/null || [ -e "$cache" ] || continue 2
+    for dir in "${cache}~new."*; do
+      [ "${dir}/index.json" -nt "${cache}/index.json" ] || continue
+      mv -T "$cache" "${dir}.old" 2> /dev/null
+      mv -T "$dir" "$cache" || mv -T "${dir}.old" "$cache" 2> /dev/null || [ -e "$cache" ] || continue 2
     done
     rm -rf "${cache}~new."* 2> /dev/null # Not reached if it has the only copy.
   done
