@@ -64,6 +64,9 @@ SHELL = [
     (r" TERM$", ""),
     (r"; trap '' PIPE", ""),
     (r"'' PIPE", ": PIPE"),
+    (r'received="" ', ""),
+    (r" build_status=0", ""),
+    (r'\[ -w "\$\w+" \] && ', ""),
     (r"trap 'received=\w+' \w+;? ?", ""),
     (r"received=(?=HUP|INT|TERM)", "other="),
     (r"\$BASHPID", "$$"),
@@ -80,7 +83,7 @@ SHELL = [
 ]
 
 PYTHON = [
-    (r"\bnot (?!be|empty)", ""),
+    (r"\bnot (?!empty|replaced)", ""),
     (r" and ", " or "),
     (r" or ", " and "),
     (r" != ", " == "),
