@@ -14,10 +14,10 @@ docker_build_cached() (
   # Without this tag, the build would fail.
   grep -qs 'ref.name":"latest"' "${cache}/index.json" && cache_arg+=(--cache-from "type=local,src=${cache}")
   # Remember a signal, so that the build ends before the cleanup. A closed pipe must not end it either.
-  received="" build_status=0
+  received="" handled=none build_status=0
   trap 'received=HUP' HUP; trap 'received=INT' INT; trap 'received=TERM' TERM; trap '' PIPE
   "$@" "${cache_arg[@]}" || build_status=$?
-  for _ in 1 2; do # The second pass completes what a signal ended in the first.
+  while [ "$handled" != "$received" ] && handled="$received"; do # Once more if a signal came meanwhile.
     [ "$build_status" = 0 ] || rm -rf "${new_cache}/index.json" "$new_cache"
     # The last of several runs replaces the cache by the newest export, whichever run made it.
     flock --exclusive --nonblock "$fd" || continue
