@@ -315,6 +315,9 @@ class Stage:
         if preludes and self.language == "python":
             yield [f"{folder}/prelude.py", "file", "644", prelude]
         for key, value in scenario.plan.items():
+            run, _, key = key.rpartition(".")
+            if run not in {"", name}:
+                continue
             plans = [value] if isinstance(value, str) else value
             for number, word in enumerate(plans, 1):
                 yield [f"{folder}/plan/{key}.{number}", "file", "644", f"{word}\n"]
