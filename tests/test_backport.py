@@ -608,7 +608,7 @@ def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> 
     for part in (
         "DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set",
         "https://docs.docker.com/build/cache/backends/local/",
-        "Backport of #31545 to `29.1`, `27.x` and `28.x`.",
+        "Backport of #31545 to `27.x` and `28.x`. For `29.1`.",
         "| skipped: no image build ",
         "lines of the block of #31545 are removed first",
         "` becomes `docker_build_cached docker buildx build",
