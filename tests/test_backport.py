@@ -600,7 +600,6 @@ def test_the_summary_as_data(repo: Path, out: Path) -> None:
 def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> None:
     commit(repo, "22.x", FIXTURES / "no-build")
     commit(repo, "29.1", FIXTURES / "29.1")
-    git(repo, "checkout", "--quiet", "master")
     branches = ("22.x", "29.1", "27.x", "28.x")
     result = run(repo, *branches, "-o", out, "--pr-body", "--github-pull", "#31545", *WHO)
     assert result.exit_code == 0, result.stderr
