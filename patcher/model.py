@@ -452,8 +452,8 @@ class Patch:
 @dataclass(frozen=True, slots=True)
 class Target:
     """A revision to work on: ``name`` as it was asked for or a branch's short name, ``label`` the same as a
-    file's or branch's name and unlike all others, ``revision`` what git calls it, ``commit`` None where git
-    does not know it or, for the reason in ``error``, cannot use it."""
+    file's or branch's name and unlike all others, ``revision`` what git calls it. ``error`` says why there is no
+    ``commit``."""
 
     name: str
     label: str
