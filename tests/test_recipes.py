@@ -482,10 +482,6 @@ def test_the_walk_through_does_what_it_says(tmp_path: Path) -> None:
 def test_every_key_is_described() -> None:
     text = DOCUMENT
     kinds = (Recipe, Change, Option, Foreign, Note, scenarios.Scenario, scenarios.Scenarios, scenarios.Expect)
-    keys = {key for kind in kinds for key in inspect.signature(kind).parameters} - {
-        "recipe",
-        "scenarios",
-        "chosen",
-        "folder",
-    }
+    of_no_file = {"recipe", "scenarios", "chosen", "folder"}
+    keys = {key for kind in kinds for key in inspect.signature(kind).parameters} - of_no_file
     assert [key for key in sorted(keys) if f"`{key}" not in text and f"[{key}" not in text] == []
