@@ -285,11 +285,11 @@ class Change(Table, frozen=True):
     """
 
     before: Lines = Lines()
-    place: Annotated[str, Meta(pattern="^(body|module)$")] = "body"
+    place: Annotated[str, Meta(pattern=r"^(body|module)\Z")] = "body"
     wrap: str = ""
     insert: str = ""
-    imports: tuple[Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], ...] = ()
-    directive: Annotated[str, Meta(pattern=r"^#[^\n]*$")] = ""
+    imports: tuple[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")], ...] = ()
+    directive: Annotated[str, Meta(pattern=r"^#[^\n]*\Z")] = ""
 
 
 class Foreign(Table, frozen=True):
