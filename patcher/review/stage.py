@@ -373,12 +373,12 @@ class Stage:
             entries = [*([folder, "directory", "777", ""] for folder in sorted(folders)), *entries]
             yield sandbox.Bind(Path(), at, mount.read_only, _MOUNTED, [one for one in entries if one[0] != at])
 
-    def batches(self, events: Sequence[Event], size: int) -> list[list[Event]]:
-        """The events in groups of about ``size`` that share a sandbox."""
+    def batches(self, events: Sequence[Event], count: int) -> list[list[Event]]:
+        """The events in groups that share a sandbox: ``count`` of them, and one for each event that has it alone."""
         alone = [event for event in events if event[0].mounts or self.keep]
         together = [event for event in events if not (event[0].mounts or self.keep)]
-        count = -(-len(together) // size)
-        return [*([event] for event in alone), *(together[number::count] for number in range(count))]
+        groups = [*([event] for event in alone), *(together[number::count] for number in range(count))]
+        return [group for group in groups if group]
 
 
 @cache
