@@ -219,13 +219,15 @@ def sleeping() -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_the_review(tmp_path: Path, number: int) -> None:
     scenarios(tmp_path, 30)
-    before = set(Path(tempfile.gettempdir()).iterdir())
-    with subprocess.Popen([sys.executable, "-c", ENDED, str(tmp_path)], stderr=subprocess.DEVNULL) as program:
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-c", ENDED, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as program:
         wait(sleeping)
         program.send_signal(number)
         program.wait(5)
     wait(lambda: not sleeping())
-    assert set(Path(tempfile.gettempdir()).iterdir()) <= before
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def wait(for_what: Callable[[], bool]) -> None:

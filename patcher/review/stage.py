@@ -210,6 +210,7 @@ class Stage:
             "files": files,
             "runs": runs,
             "clean": ["/home", "/tmp", WORK],
+            "systems": ["/home", "/tmp", "/run", "/dev/shm", *(fill(mount.at, words) for mount in scenario.mounts)],
             "keep": ["/home", WORK, "/tmp"] if self.keep else [],
             "steps": list(scenario.steps),
             "seconds": self.scenarios.seconds,

@@ -172,7 +172,7 @@ class Job:
         pages = sum(int((read(f"/proc/{name}/statm") or "0 0").split()[1]) for name in names)
         if pages * resource.getpagesize() > MEMORY:
             raise Stop(f"more than {MEMORY} bytes of memory")
-        systems = [os.statvfs(path) for path in ("/home", "/tmp", "/run", "/dev/shm")]
+        systems = [os.statvfs(path) for path in self.job["systems"]]
         if sum(system.f_files - system.f_ffree for system in systems) > INODES:
             raise Stop(f"more than {INODES} files")
 
