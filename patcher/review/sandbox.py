@@ -282,6 +282,9 @@ def run(
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(first, signal.SIGKILL)
                 os.close(first)
+            # bubblewrap ends by itself then: killed before, it would leave a zombie to whoever is process 1 outside.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5 if first is not None else 0)
             process.kill()
     return Completed(process.returncode, kept[0], kept[1], trouble, first is not None)
 
