@@ -126,7 +126,9 @@ def _absent(source: Source, recipe: Recipe, without: Sequence[tuple[Script, NoBu
 
 def _root(source: Source) -> str:
     """What to name if a folder is no tree."""
-    if source.repository and not source.revision and source.root.resolve() != source.repository.resolve():
+    if source.revision:
+        return "If another script builds the image, name it with --file."
+    if source.repository and source.root.resolve() != source.repository.resolve():
         return f"The root of the work tree around it: {source.repository}"
     return "Name the root of the source tree, the script itself, or a revision with --rev."
 

@@ -6,6 +6,7 @@ import fnmatch
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 
 from patcher import pipeline, sources
 from patcher.errors import InputError, UsageError
@@ -143,15 +144,16 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _targets(objects: Objects, wanted: Mapping[str, str]) -> list[Target]:
     """The targets of names and what git calls them. Their labels are unlike each other in any case."""
     targets: list[Target] = []
+    taken: set[str] = set()
     for name, ref in wanted.items():
-        taken = {target.label.lower() for target in targets}
-        labels = [_label(name), *(f"{_label(name)}-{number}" for number in range(2, len(taken) + 2))]
-        free = next(label for label in labels if label.lower() not in taken)
+        labels = chain([_label(name)], (f"{_label(name)}-{number}" for number in count(2)))
+        label = next(label for label in labels if label.lower() not in taken)
+        taken.add(label.lower())
         revision = re.sub(r"^refs/(heads|remotes|tags)/", "", ref) or name
         try:
-            targets.append(Target(name, free, revision, objects.commit(ref)))
+            targets.append(Target(name, label, revision, objects.commit(ref)))
         except InputError as error:
-            targets.append(Target(name, free, revision, None, error))
+            targets.append(Target(name, label, revision, None, error))
     return targets
 
 

@@ -129,7 +129,7 @@ def test_every_other_byte_stays(text: str) -> None:
 def test_an_option_adds_at_most_four_lines_and_is_recognized() -> None:
     text = "docker build .\n"
     always, when = planned(text), planned(text, cache_to="CIRRUS_BRANCH=master")
-    assert len(when.result.text.splitlines()) - len(always.result.text.splitlines()) == 4
+    assert 0 < len(when.result.text.splitlines()) - len(always.result.text.splitlines()) <= 4
     assert '"${CIRRUS_BRANCH:-}" != "master"' in when.result.text
     assert planned(when.result.text, cache_to="CIRRUS_BRANCH=master").state is State.CURRENT
     other = planned(when.result.text)

@@ -6,6 +6,7 @@ import os
 import re
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,18 @@ def test_the_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert (sources.listing(on_disk, folder), sources.listing(in_git, folder)) == (listed, listed)
     assert sources.listing(sources.tree(tmp_path / "outer"), "ci") == ()
     monkeypatch.setattr(sources, "MOST", 2)
-    monkeypatch.setattr("patcher.repository.MOST", 2)
     assert max(len(sources.listing(source, "ci")) for source in (on_disk, in_git)) <= 2
+
+
+def test_a_tree_object_names_nothing_outside_it(tmp_path: Path) -> None:
+    root = committed(odd_tree(tmp_path))
+    blob, tree = git(root, "rev-parse", "main:ci/README.md", "main:ci/lint").split()
+    rows = [(b"100644", b"..", blob), (b"40000", b"../..", tree), (b"100644", b"a", blob)]
+    odd = b"".join(b"%b %b\0%b" % (mode, name, bytes.fromhex(to.decode())) for mode, name, to in rows)
+    ci = git(root, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", data=odd).strip()
+    top = git(root, "mktree", data=b"040000 tree %b\tci\n" % ci).decode().strip()
+    made = git(root, "commit-tree", top, "-m", "odd").decode().strip()
+    assert sources.listing(sources.revision(root, made), "ci") == ("ci/a",)
 
 
 @pytest.mark.parametrize("path", ["ci/key", "ci/secret/key", "../secret/key"])
@@ -67,6 +78,16 @@ def test_no_link_leads_out_of_a_tree(path: str, tmp_path: Path) -> None:
     within = sources.read(source, "ci/within.sh")
     assert within is not None
     assert within.text == (tmp_path / "tree" / SCRIPT).read_text()
+
+
+def test_a_tree_below_the_root_of_its_repository_is_compared_with_head(tmp_path: Path) -> None:
+    script(tmp_path / "clone/samples/29.x")
+    committed(tmp_path / "clone")
+    source = sources.tree(tmp_path / "clone/samples/29.x")
+    held = sources.read(source, SCRIPT)
+    assert held is not None
+    assert sources.is_committed(source, [held])
+    assert not sources.is_committed(source, [replace(held, text="other")])
 
 
 # repositories that mean harm, or are only odd
@@ -155,7 +176,7 @@ def test_a_commit_without_a_valid_date_is_an_error_for_its_branch(committer: byt
     assert done.first == f"main: {main}: the commit has no committer with a valid date"
     plain = call(root, "patch", "--no-verify", *WHO[:2])
     assert (plain.status, plain.out[:5]) == (0, b"diff "), plain.error
-    assert "since the date of a commit is unknown" in plain.error
+    assert "the date of the commit is unknown" in plain.error
 
 
 def test_the_ends_of_lines_in_refs(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ class _Call:
             folder = self.recipe.folder.parent
             again += [] if folder == recipes.bundled() else ["--recipes", folder.name]
             place, contract = next(iter(self.places.values()), {}), pipeline.contract(self.recipe)
-            about = (self.outcomes, place, self.wanted.pulls(), default, again, contract)
+            about = (self.outcomes, place, self.wanted.github_pull, default, again, contract)
             texts["pull_request"] = pull_request.body(*about, reverse=self.wanted.reverse)
         if self.wanted.form == "html" and not self.check:
             texts["page"] = self.wanted.page(self.outcomes, self.recipe, self.values).decode("utf8")

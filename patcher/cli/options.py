@@ -39,7 +39,8 @@ def _recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def branch_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """The branches and tags of the clone, a remote's branches without the remote: for the shell's completion."""
-    clone = ctx.params.get("repo") or ctx.params.get("tree") or Path()
+    # Where an option without its value is last, click has not taken TREE from the arguments yet.
+    clone = ctx.params.get("repo") or next(map(Path, ctx.args), None) or ctx.params.get("tree") or Path()
     listing = ["for-each-ref", "--format=%(refname:lstrip=2)"]
     here, remote = (
         sources.git(clone, [*listing, *kinds], check=False).stdout.decode("utf8", "replace").split("\n")
@@ -125,9 +126,9 @@ class Wanted:
         if self.author and not re.fullmatch(r"[^<>\s\0]([^<>\r\n\0]*[^<>\s\0])? <[^<>\s\0]+>", self.author):
             raise UsageError(f"--author {self.author}: the form is 'Name <mail>'", hint="Quote it for the shell.")
         for pull in self.github_pull:
-            if not re.fullmatch(r"#?[0-9]+", pull):
+            if not re.fullmatch(r"#[0-9]+", pull):
                 hint = "For example: --github-pull 31545"
-                raise UsageError(f"--github-pull {pull}: the form is a number", hint=hint)
+                raise UsageError(f"--github-pull {pull[1:]}: the form is a number", hint=hint)
         for commit in self.rebased_from:
             if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit):
                 raise UsageError(f"--rebased-from {commit}: a full hash is needed", hint="`git rev-parse` prints it.")
@@ -153,13 +154,9 @@ class Wanted:
         note = f"--format diff, for git apply: the {what} of the commit is unknown\n  For git am, {hint}"
         return replace(self, form="diff", author=author, date=date, note=note)
 
-    def pulls(self) -> list[str]:
-        """The pull requests as GitHub links them: ``#31545``."""
-        return [f"#{pull.removeprefix('#')}" for pull in self.github_pull]
-
     def message(self, recipe: Recipe, values: Mapping[str, str], done: Patch | None = None) -> str:
         """The commit message. With a change, it says what the change replaces."""
-        trailers = [f"Github-Pull: {pull}" for pull in self.pulls()]
+        trailers = [f"Github-Pull: {pull}" for pull in self.github_pull]
         trailers += [f"Rebased-From: {commit}" for commit in self.rebased_from]
         trailers += [f"Signed-off-by: {self.author}"] if self.signoff else []
         return git.message(recipe, values, trailers, before=done.plan if done else None, reverse=self.reverse)
@@ -168,7 +165,7 @@ class Wanted:
         """The change in the form that is wanted, the page apart. Raises InputError where git makes no patch of it."""
         if self.form == "mbox":
             message = self.message(done.recipe, done.values, done)
-            return git.mbox(done.pairs, message, self.author, self.date, report.wrapped(report.summary(done)))
+            return git.mbox(done.pairs, message, self.author, self.date, report.below(done))
         return report.markdown(done).encode("utf8") if self.form == "markdown" else git.diff(done.pairs)
 
     def page(self, outcomes: Sequence[Outcome], recipe: Recipe, values: Mapping[str, str]) -> bytes:
@@ -177,7 +174,7 @@ class Wanted:
 
         # Only where there is one branch, the commit message says what is replaced.
         message = self.message(recipe, values, None if outcomes[1:] else outcomes[0].change)
-        return page.page(outcomes, recipe, values, message, pipeline.contract(recipe))
+        return page.page(outcomes, recipe, values, message, pipeline.contract(recipe), reverse=self.reverse)
 
     def file_name(self, recipe: Recipe) -> str:
         """What ``git format-patch`` would call the file."""
@@ -199,8 +196,9 @@ def emits(function: Callable[..., int | None]) -> Any:
     @click.option("--no-verify", is_flag=True, help="Skip the linters and the scenarios.")
     @click.option("--strict", is_flag=True, help="Fail if a check was skipped.")
     @wraps(function)
-    def command(form: str | None, date: str, **given: Any) -> int | None:
-        given |= {"form": form or "", "date": _raw_date(date)}
+    def command(form: str | None, date: str, github_pull: Sequence[str], **given: Any) -> int | None:
+        pulls = tuple(f"#{pull.removeprefix('#')}" for pull in github_pull)
+        given |= {"form": form or "", "date": _raw_date(date), "github_pull": pulls}
         wanted = Wanted(**{field.name: given.pop(field.name) for field in fields(Wanted) if field.name in given})
         return function(wanted=wanted, **given)
 

@@ -24,17 +24,14 @@ def row(outcome: Outcome, quote: Callable[[str], str] = str, *, reverse: bool = 
     if done is None:
         why = str(State.NO_BUILD) if outcome.result is Result.SKIPPED else quote(str(error))
         return name, "", "", "", "", f"{outcome.result}: {why}"
-    changed = (report.lines(done), _review(done)) if done.pairs else ("", "")
-    return name, report.state(done.plan), quote(done.plan.where), *changed, result(outcome, reverse)
-
-
-def result(outcome: Outcome, reverse: bool) -> str:
-    """The result of an outcome in a word or two."""
-    return "removed" if reverse and outcome.result is Result.PATCHED else str(outcome.result)
+    changed = report.lines(done) if done.pairs else "", _review(done) if outcome.result is not Result.NEEDED else ""
+    return name, report.state(done.plan), quote(done.plan.where), *changed, report.label(outcome.result, reverse)
 
 
 def _review(done: Patch) -> str:
     """The review in a few words."""
+    if not done.pairs:
+        return ""
     if done.broken:
         return f"{len(done.broken)} of {len(done.findings)} broken"
     held = sum(finding.verdict is Verdict.HELD for finding in done.findings)
@@ -60,7 +57,7 @@ def data(outcome: Outcome, where: Mapping[str, str], *, reverse: bool = False) -
         "branch": target.name,
         "revision": target.revision,
         "commit": target.commit.name if target.commit else None,
-        "result": result(outcome, reverse),
+        "result": report.label(outcome.result, reverse),
     }
     if error:
         made["error"] = {"status": error.status, "where": error.where, "what": error.what, "hint": error.hint}

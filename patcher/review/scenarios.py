@@ -275,7 +275,8 @@ def _steps_problem(steps: Sequence[str], strikes: int) -> str:
 
 def _plan_problem(shared: Scenarios, scenario: Scenario) -> str:
     """A kind in ``plan`` that no program asks for, or a word that the wrapped programs do not know."""
-    for kind, words in scenario.plan.items():
+    for key, words in scenario.plan.items():
+        kind = key[2:] if key.startswith(("1.", "2.")) else key
         if any(re.search(rf"(?<![\w-]){re.escape(kind)}(?![\w-])", text) for text in shared.programs.values()):
             continue  # the recipe's own programs know what to make of the word
         if kind not in shared.wrap.values():

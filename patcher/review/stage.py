@@ -316,10 +316,13 @@ class Stage:
         if preludes and self.language == "python":
             yield [f"{folder}/prelude.py", "file", "644", prelude]
         for key, value in scenario.plan.items():
+            run, _, kind = key.rpartition(".")
+            if run not in {"", name}:
+                continue
             plans = [value] if isinstance(value, str) else value
             for number, word in enumerate(plans, 1):
-                yield [f"{folder}/plan/{key}.{number}", "file", "644", f"{word}\n"]
-            yield [f"{folder}/plan/{key}", "file", "644", f"{plans[-1]}\n"]
+                yield [f"{folder}/plan/{kind}.{number}", "file", "644", f"{word}\n"]
+            yield [f"{folder}/plan/{kind}", "file", "644", f"{plans[-1]}\n"]
         for step in scenario.steps:
             verb, *rest = step.split()
             if verb == "wait" and rest[0] == name:
