@@ -257,7 +257,7 @@ class Stage:
     def _kinds(self, scenario: Scenario) -> frozenset[str]:
         """The kinds of calls that a scenario looks at: only these calls are made by programs that report them."""
         points = [step.split()[2] for step in scenario.steps if step.startswith("wait ")]
-        kinds = {*scenario.plan, *(point.split(".")[0] for point in points)}
+        kinds = {*(key.rpartition(".")[2] for key in scenario.plan), *(point.split(".")[0] for point in points)}
         every = {*self.scenarios.wrap.values(), "other"}
         return frozenset(kinds | (every if scenario.expect.calls == "reference" else set()))
 
