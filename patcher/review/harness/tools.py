@@ -90,6 +90,15 @@ def read(path: str) -> str:
         return ""
 
 
+def inodes(path: str) -> int:
+    """How many files a file system has; none where it is gone: a script may rename what it is mounted in."""
+    try:
+        system = os.statvfs(path)
+    except OSError:
+        return 0
+    return system.f_files - system.f_ffree
+
+
 def dumps(value: object) -> str:
     """A value as JSON."""
     if isinstance(value, dict):
