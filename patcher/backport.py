@@ -31,13 +31,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def status(outcomes: Sequence[Outcome]) -> int:
-    """The exit status of all: the highest, where a skipped revision counts only if it was the only one."""
+    """The exit status of all: the highest, where skipped revisions count only if nothing else was asked for."""
+    counted = [outcome for outcome in outcomes if outcome.result is not Result.SKIPPED] or outcomes
     found = [0]
-    for outcome in outcomes:
-        if outcome.result is Result.FAILED:
-            found.append(1)
-        elif outcome.error is not None and (outcome.result is Result.ERROR or len(outcomes) == 1):
+    for outcome in counted:
+        if outcome.error is not None:
             found.append(outcome.error.status)
+        elif outcome.result in {Result.FAILED, Result.NEEDED}:
+            found.append(1)
     return max(found)
 
 
@@ -50,9 +51,11 @@ def run(
     reverse: bool = False,
     verify: bool = True,
     strict: bool = False,
+    check: bool = False,
 ) -> Generator[Outcome, None, None]:
     """Make the change for each target, in order; what goes wrong with one is its outcome and stops no other.
 
+    With ``check`` it is only told whether a patch is needed: nothing is reviewed that takes long.
     Targets with the same scripts are parsed and reviewed once. The work begins with this call, in processes that are
     forked before the caller starts a thread; closing the iterator ends them.
     """
@@ -62,11 +65,17 @@ def run(
     processors = len(os.sched_getaffinity(0))
     workers = max(1, min(processors, len(first)))
     change = partial(
-        pipeline.change, recipe=recipe, values=values, reverse=reverse, verify=verify, jobs=processors // workers
+        pipeline.change,
+        recipe=recipe,
+        values=values,
+        reverse=reverse,
+        verify=verify and not check,
+        jobs=processors // workers,
     )
     stack = ExitStack()
     tasks = stack.enter_context(_started(workers, partial(_made, held, change), first.values()))
-    return _outcomes(stack, targets, held, {name: (lead, tasks[lead]) for name, lead in leads.items()}, strict)
+    outcome = partial(Outcome, strict=strict and not check, check=check)
+    return _outcomes(stack, targets, held, {name: (lead, tasks[lead]) for name, lead in leads.items()}, outcome)
 
 
 def _outcomes(
@@ -74,20 +83,20 @@ def _outcomes(
     targets: Sequence[Target],
     held: Mapping[str, Source],
     tasks: Mapping[str, tuple[str, Future[str]]],
-    strict: bool,
+    outcome: Callable[..., Outcome],
 ) -> Generator[Outcome, None, None]:
     with stack:
         for target in targets:
             if target.commit is None:
-                yield Outcome(target, error=target.error or _unknown(target), strict=strict)
+                yield outcome(target, error=target.error or _unknown(target))
                 continue
             lead, task = tasks[target.name]
             made = _result(task)
             if isinstance(made, Patch):
-                yield Outcome(target, replace(made, source=held[target.name]), strict=strict)
+                yield outcome(target, replace(made, source=held[target.name]))
             else:
-                where = target.name if made.where == lead else made.where
-                yield Outcome(target, error=type(made)(made.what, where=where, hint=made.hint), strict=strict)
+                where = "" if made.where == lead else made.where
+                yield outcome(target, error=type(made)(made.what, where=where, hint=made.hint))
 
 
 def _result(task: Future[str]) -> _Made:
@@ -163,7 +172,7 @@ def _source(objects: Objects, target: Target, recipe: Recipe) -> Source:
     """The source of a target, with all scripts that the change can need."""
     assert target.commit is not None
     held: dict[str, Script | InputError | None] = {}
-    for path in [*recipe.files, *(path for form in recipe.replaces for path in form.files)]:
+    for path in [*recipe.files, *recipe.callers, *(path for form in recipe.replaces for path in form.files)]:
         try:
             held[path] = objects.script(target.commit.name, path, path)
         except InputError as error:

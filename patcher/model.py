@@ -28,7 +28,8 @@ class State(StrEnum):
     HOOK = "the hook only"
     FOREIGN = "a foreign cache block"
     CURRENT = "ours, current"
-    OLDER = "ours, older"
+    OPTIONS = "ours, other options"
+    PARTIAL = "ours, incomplete"  # not at every retry of the build
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,10 +305,18 @@ class Foreign(Table, frozen=True):
     files: tuple[str, ...] = ()
 
 
+class Note(Table, frozen=True):
+    """Advice for trees that have a file at ``path``."""
+
+    path: str
+    text: str
+
+
 class Recipe(Table, frozen=True):
     """A change as data: where, what, the commit message, the options.
 
-    ``update`` is the subject if a block of ours is replaced. ``seen`` matches text of a block of an unknown form.
+    ``update`` is the subject if a block of ours is replaced. ``callers`` are files of the tree that tell which of
+    ``files`` is run. ``seen`` matches text of a block of an unknown form.
     """
 
     summary: str
@@ -315,6 +324,7 @@ class Recipe(Table, frozen=True):
     files: Annotated[tuple[str, ...], Meta(min_length=1)]
     subject: str
     body: str
+    callers: tuple[str, ...] = ()
     update: str = ""
     defines: str = ""
     hook: str = ""
@@ -323,7 +333,8 @@ class Recipe(Table, frozen=True):
     options: dict[str, Option] = msgspec.field(default_factory=dict)
     replaces: tuple[Foreign, ...] = ()
     seen: tuple[Pattern, ...] = ()
-    advice: dict[Literal["hook", "patch"], tuple[str, ...]] = msgspec.field(default_factory=dict)
+    advice: dict[Literal["about", "hook", "patch"], tuple[str, ...]] = msgspec.field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
     folder: Path = Path()
 
     @property
@@ -374,6 +385,11 @@ class Plan:
         return self.syntax.script
 
     @property
+    def ours(self) -> bool:
+        """Whether a block of ours stands in the script."""
+        return self.state in {State.CURRENT, State.OPTIONS, State.PARTIAL}
+
+    @property
     def where(self) -> str:
         """``path:line:col`` of the build."""
         return self.script.where(self.anchor.verbs[0][0])
@@ -401,10 +417,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit: its full hash, and the committer's date as ``SECONDS ZONE``."""
+    """A commit: its full hash, the committer's date as ``SECONDS ZONE``, and the first line of its message."""
 
     name: str
     date: str
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,6 +466,7 @@ class Result(StrEnum):
     """What came of a revision."""
 
     PATCHED = "patched"
+    NEEDED = "patch needed"
     NOTHING = "nothing to do"
     SKIPPED = "skipped"
     FAILED = "review failed"
@@ -457,12 +475,13 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A revision and its change, or the error that stood in the way. ``strict`` as in the option."""
+    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options."""
 
     target: Target
     change: Patch | None = None
     error: CiPatcherError | None = None
     strict: bool = False
+    check: bool = False
 
     @property
     def result(self) -> Result:
@@ -471,4 +490,6 @@ class Outcome:
         if not self.change.pairs:
             return Result.NOTHING
         incomplete = self.strict and (self.change.not_run or self.change.notes)
-        return Result.FAILED if self.change.broken or incomplete else Result.PATCHED
+        if self.change.broken or incomplete:
+            return Result.FAILED
+        return Result.NEEDED if self.check else Result.PATCHED

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from patcher import anchors, inject, sources, takeout
 from patcher.emit import git
 from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
+from patcher.layout import without_comments
 from patcher.model import Anchor, Finding, Patch, Plan, Recipe, Script, Source, State, Syntax, Verdict
 from patcher.review import static
 
 Progress = Callable[[int, int], None]
+# A script of upstream's names up to five.
+_MOST_COMPANIONS = 24
 
 
 def parse(script: Script) -> Syntax:
@@ -40,7 +43,8 @@ def planned(syntax: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
         plan = Plan(syntax, State.CURRENT, anchor, script.edited(ours.edits), script, values=ours.values)
         if ours.whole and ours.values == values:
             return plan
-        return _put_in(replace(plan, state=State.OLDER), parse(plan.reference), recipe, values)
+        state = State.PARTIAL if ours.values == values else State.OPTIONS
+        return _put_in(replace(plan, state=state), parse(plan.reference), recipe, values)
     if form := takeout.foreign(syntax, recipe):
         removal = takeout.removals(syntax, form, recipe)
         reference = script.edited(removal)
@@ -85,15 +89,24 @@ def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
             plans.append(planned(parse(script), recipe, values))
         except NoBuildError as error:
             without.append((script, error))
-    if len(plans) > 1:
-        raise RefusedError(
-            f"{len(plans)} files have an image build, and nothing tells which one is meant",
-            where=source.name,
-            hint="\n".join(plan.where for plan in plans),
-        )
     if not plans:
         raise NoBuildError("no image build found", where=source.name, hint=_absent(source, recipe, without))
-    return plans[0]
+    return plans[0] if len(plans) == 1 else _called(source, recipe, plans)
+
+
+def _called(source: Source, recipe: Recipe, plans: Sequence[Plan]) -> Plan:
+    """The plan for the script that the tree itself runs. Raises RefusedError if the callers do not tell."""
+    callers = [caller for path in recipe.callers if (caller := sources.read(source, path))]
+    text = "\n".join(without_comments(caller.text) for caller in callers)
+    called = [plan for plan in plans if plan.script.path in text]
+    if len(called) == 1:
+        return called[0]
+    raise RefusedError(
+        f"{len(plans)} files have an image build, and {' or '.join(recipe.callers) or 'nothing'} does not tell which "
+        "one is run",
+        where=source.name,
+        hint="\n".join([*(plan.where for plan in plans), f"Name one: ci-patcher patch --file {plans[0].script.path}"]),
+    )
 
 
 def _absent(source: Source, recipe: Recipe, without: Sequence[tuple[Script, NoBuildError]]) -> str:
@@ -113,9 +126,18 @@ def _absent(source: Source, recipe: Recipe, without: Sequence[tuple[Script, NoBu
 
 def _root(source: Source) -> str:
     """What to name if a folder is no tree."""
-    if source.repository and not source.revision and source.root.resolve() != source.repository.resolve():
+    if source.revision:
+        return "If another script builds the image, name it with --file."
+    if source.repository and source.root.resolve() != source.repository.resolve():
         return f"The root of the work tree around it: {source.repository}"
     return "Name the root of the source tree, the script itself, or a revision with --rev."
+
+
+def advice(source: Source, recipe: Recipe, plan: Plan) -> list[str]:
+    """What the user of a recipe should know: whom the change is for comes first."""
+    hook = recipe.advice.get("hook", ()) if plan.state is State.HOOK else ()
+    there = [note for note in recipe.notes if note.path in sources.listing(source, note.path.rpartition("/")[0])]
+    return [*recipe.advice.get("about", ()), *hook, *recipe.advice.get("patch", ()), *(note.text for note in there)]
 
 
 def state(source: Source, recipe: Recipe, values: Mapping[str, str]) -> tuple[Plan | None, CiPatcherError | None]:
@@ -141,11 +163,9 @@ def change(
     Raises as ``examine`` does; a failed review is no error but BROKEN findings.
     """
     found = examine(source, recipe, values)
+    result = found.result
     if reverse:
-        ours = found.state in {State.CURRENT, State.OLDER}
-        result = found.reference if ours else found.script
-    else:
-        result = found.result
+        result = found.reference if found.ours else found.script
     pairs = [(found.script, result)] if result.text != found.script.text else []
     if not reverse:
         pairs += _companions(source, recipe, found)
@@ -181,8 +201,7 @@ def _static(done: Patch, result: Script, reverse: bool, verify: bool) -> list[Fi
         return [*findings, Finding("one build", Verdict.BROKEN, str(error), evidence=error.hint)]
     one_build = static.one_build(len(plan.anchor.commands), len(again.anchor.commands))
     if reverse:
-        ours = again.state in {State.CURRENT, State.OLDER}
-        findings += [one_build, static.second_run(ours, "our block is still there")]
+        findings += [one_build, static.second_run(again.ours, "our block is still there")]
     else:
         same = plan.reference.text == plan.script.text
         before = plan.anchor if same else anchors.find(done.recipe.anchor, parse(plan.reference))
@@ -246,16 +265,17 @@ def scenarios(
 
 
 def named(source: Source, script: Script) -> dict[str, Script]:
-    """The other files of the tree's CI that a script names and may want to find there."""
-    named: dict[str, Script] = {}
-    for path in sorted({match[0] for match in re.finditer(r"\bci/[\w./-]*\w", script.text)} - {script.path}):
-        try:
-            companion = sources.read(source, path)
-        except InputError:
-            continue
-        if companion is not None:
-            named[path] = companion
-    return named
+    """The other files of the tree's CI that a script names. No link is followed.
+
+    Raises InputError if git cannot read the tree.
+    """
+    found: dict[str, Script] = {}
+    for path in sources.listing(source, "ci"):
+        if path in script.text and path != script.path and len(found) < _MOST_COMPANIONS:
+            with suppress(InputError):
+                companion = sources.read(source, path)
+                found |= {path: companion} if companion else {}
+    return found
 
 
 def contract(recipe: Recipe) -> dict[int, str]:

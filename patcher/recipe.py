@@ -87,17 +87,28 @@ def read(folder: Path) -> Recipe:
     return recipe
 
 
+def narrowed(recipe: Recipe, path: str) -> Recipe:
+    """The recipe for one file of the tree alone. Raises UsageError for a path that is none inside of a tree."""
+    if _outside(path):
+        hint = "Name it from the root of the tree: --file ci/test/script.sh"
+        raise UsageError(f"--file {path}: not a path inside of the tree", hint=hint)
+    return msgspec.structs.replace(recipe, files=(path,))
+
+
+def _outside(path: str) -> bool:
+    return bool({"", ".", ".."} & set(path.split("/")))
+
+
 def _problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """What msgspec cannot check: the key and what is wrong with it."""
     if not recipe.changes:
         yield "shell", "neither [shell] nor [python] is given"
-    for key, paths in (
-        ("files", recipe.files),
-        *((f"replaces[{i}].files", one.files) for i, one in enumerate(recipe.replaces)),
-    ):
-        for path in paths:
-            if {"", ".", ".."} & set(path.split("/")):
-                yield key, f"{path!r} is not a path from the tree's root, like ci/test/script.sh"
+    paths = [("files", path) for path in recipe.files] + [("callers", path) for path in recipe.callers]
+    paths += [(f"notes[{i}].path", note.path) for i, note in enumerate(recipe.notes)]
+    paths += [(f"replaces[{i}].files", path) for i, form in enumerate(recipe.replaces) for path in form.files]
+    for key, path in paths:
+        if _outside(path):
+            yield key, f"{path!r} is not a path from the tree's root, like ci/test/script.sh"
     for key, subject in (("subject", recipe.subject), ("update", recipe.update)):
         if not subject or subject.strip() != subject or _CONTROL.search(subject) or "\n" in subject:
             yield key, "one line is needed, without blanks around it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,6 @@ from patcher.model import Commit, Script
 
 # Upstream's scripts have 5 to 15 KiB; nobody reads a script of 1 MiB.
 LARGEST = 1 << 20
-# Upstream's ci folder has some 60 files.
-MOST = 1000
 # How many seconds git may take to answer. A FIFO in a repository blocks it for ever.
 PATIENCE = 30.0
 
@@ -98,6 +97,7 @@ class Objects:
     def __init__(self, repository: Path) -> None:
         self.repository = repository
         self._process: Popen[bytes] | None = None
+        self._silent = False
 
     def __enter__(self) -> Objects:
         where, hint = str(self.repository), "--repo takes the path of a clone."
@@ -133,7 +133,8 @@ class Objects:
         with suppress(BrokenPipeError):
             questions.write(f"{name}^{{{kind}}}\n".encode("utf8", "surrogateescape"))
             questions.flush()
-        if not select.select([answers], [], [], PATIENCE)[0]:
+        self._silent = self._silent or not select.select([answers], [], [], PATIENCE)[0]
+        if self._silent:  # which is not waited for again
             self._end()
             raise _no_answer(self.repository)
         head = answers.readline().split()
@@ -152,56 +153,47 @@ class Objects:
         found = self.get(revision, "commit", revision)
         if found is None:
             return None
-        head = found[1].split(b"\n\n", 1)[0].decode("utf8", "replace")
+        head, _, message = found[1].decode("utf8", "replace").partition("\n\n")
         date = re.search(r"^committer .*> ([0-9]{1,11} [+-](?:0[0-9]|1[0-3])[0-5][0-9])$", head, re.MULTILINE)
         if date is None:
-            hint = f"Look at: git cat-file -p {found[0]}"
-            raise InputError("the commit has no committer with a valid date", where=revision, hint=hint)
-        return Commit(found[0], date[1])
+            what = "the commit has no committer with a valid date"
+            raise InputError(what, where=found[0], hint="`git cat-file -p` shows it.")
+        return Commit(found[0], date[1], message.partition("\n")[0])
 
-    def entries(self, tree: str, where: str) -> dict[str, tuple[str, str]]:
-        """The mode and hash of each entry of a tree or of a commit's tree, by name. Raises InputError where it is
-        not in this clone."""
+    def _entries(self, tree: str, where: str) -> dict[str, tuple[int, str]]:
+        """The mode and hash of each entry of a tree, or of a commit's tree, by name."""
         found = self.get(tree, "tree", where)
         if found is None:
             raise _missing("tree", tree, where)
         rows = re.findall(rb"([0-7]+) ([^\0]+)\0(.{%d})" % (len(found[0]) // 2), found[1], re.DOTALL)
-        return {name.decode("utf8", "surrogateescape"): (mode.decode(), to.hex()) for mode, name, to in rows}
+        return {name.decode("utf8", "surrogateescape"): (int(mode, 8), to.hex()) for mode, name, to in rows}
 
-    def _at(self, commit: str, path: str) -> tuple[str, str]:
-        """The mode and hash of what is at a path of a commit, both empty where there is nothing."""
-        mode, name = "40000", commit
+    def _at(self, commit: str, path: str, where: str) -> tuple[int, str]:
+        """The mode and hash of what is at a path of a commit, 0 and empty where there is nothing."""
+        mode, name = stat.S_IFDIR, commit
         for part in path.split("/"):
-            mode, name = self.entries(name, path).get(part, ("", "")) if mode == "40000" else ("", "")
+            mode, name = self._entries(name, where).get(part, (0, "")) if stat.S_ISDIR(mode) else (0, "")
         return mode, name
+
+    def modes(self, commit: str, folder: str) -> dict[str, int]:
+        """The modes of what is in a folder of a commit, by name; empty where there is no such folder. Raises
+        InputError where a tree is not in this clone."""
+        mode, name = self._at(commit, folder, folder)
+        entries = self._entries(name, folder) if stat.S_ISDIR(mode) else {}
+        # Git refuses such a name where it checks a tree out, but it can be in the object.
+        return {name: mode for name, (mode, _) in entries.items() if "/" not in name and name not in {".", ".."}}
 
     def script(self, commit: str, path: str, where: str) -> Script | None:
         """The script at a path of a commit, None where there is none. Raises InputError where it cannot be read."""
-        mode, name = self._at(commit, path)
+        mode, name = self._at(commit, path, where)
         if not mode:
             return None
-        if not mode.startswith("100"):
+        if not stat.S_ISREG(mode):
             raise InputError("not a file but a link or a folder", where=where)
         found = self.get(name, "blob", where)
         if found is None:
             raise _missing("blob", name, where)
-        return script(path, found[1], executable=bool(int(mode, 8) & 0o111), where=where)
-
-    def listing(self, commit: str, folder: str) -> list[str]:
-        """The paths of files below a folder of a commit, at most ``MOST``; no link is followed."""
-        mode, name = self._at(commit, folder)
-        found: list[str] = []
-        waiting = [(folder, name)] if mode == "40000" else []
-        for _ in range(MOST):
-            if not waiting:
-                break
-            here, tree = waiting.pop()
-            for part, (mode, name) in self.entries(tree, here).items():
-                if mode == "40000":
-                    waiting.append((f"{here}/{part}", name))
-                elif mode.startswith("100"):
-                    found.append(f"{here}/{part}")
-        return sorted(found)[:MOST]
+        return script(path, found[1], mode, where)
 
 
 def _missing(kind: str, name: str, where: str) -> InputError:
@@ -214,13 +206,13 @@ def too_large(size: int, where: str) -> InputError:
     return InputError(f"{size:,} bytes are too many for a script", where=where)
 
 
-def script(path: str, data: bytes, *, executable: bool, where: str) -> Script:
-    """The script with this content. Raises InputError where it is no text."""
+def script(path: str, data: bytes, mode: int, where: str) -> Script:
+    """The script with this content and mode. Raises InputError where it is no text."""
     if b"\0" in data:
         before = data[: data.index(b"\0")]
         line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
         raise InputError("a NUL byte: this is no script", where=f"{where}:{line}:{column}")
-    return Script(path, data.decode("utf8", "surrogateescape"), "100755" if executable else "100644")
+    return Script(path, data.decode("utf8", "surrogateescape"), "100755" if mode & 0o111 else "100644")
 
 
 def known_commits(objects: Objects, hashes: Sequence[str]) -> None:

@@ -5,31 +5,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from itertools import islice
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from patcher.errors import InputError, UsageError
 from patcher.model import Script, Source
-from patcher.repository import LARGEST, MOST, Objects, git, known_commits, reason, script, too_large
+from patcher.repository import LARGEST, Objects, git, known_commits, reason, script, too_large
 
-__all__ = [
-    "REMOTES",
-    "Objects",
-    "author_of",
-    "git",
-    "identity",
-    "is_committed",
-    "known_commits",
-    "listing",
-    "read",
-    "revision",
-    "set_date",
-    "tree",
-]
+__all__ = ["Objects", "git", "known_commits"]  # of the repository, for those who read sources
 
+# Upstream's ci folder has some 50 files.
+MOST = 300
 # A clone of a fork may have both remotes. Changes are backported to upstream's branches.
 REMOTES = ("upstream", "origin")
 
@@ -69,7 +57,7 @@ def _from_disk(source: Source, path: str) -> Script | None:
         return None
     except OSError as error:
         raise InputError(reason(error), where=path, hint="Check the file's mode and its links.") from None
-    return script(path, data, executable=bool(status.st_mode & stat.S_IXUSR), where=path)
+    return script(path, data, status.st_mode & stat.S_IXUSR, path)
 
 
 def listing(source: Source, folder: str) -> tuple[str, ...]:
@@ -79,20 +67,33 @@ def listing(source: Source, folder: str) -> tuple[str, ...]:
     """
     if source.revision and source.repository:
         with Objects(source.repository) as objects:
-            return tuple(objects.listing(source.revision, folder))
-    root, found = os.path.realpath(source.root), list[str]()
-    waiting = [folder] if os.path.realpath(f"{root}/{folder}") == f"{root}/{folder}" else []
-    for _ in range(MOST):
-        if not waiting:
+            return _files(folder, partial(objects.modes, source.revision))
+    root = os.path.realpath(source.root)
+    through_link = os.path.realpath(f"{root}/{folder}") != f"{root}/{folder}"
+    return () if through_link else _files(folder, partial(_modes, root))
+
+
+def _files(folder: str, modes: Callable[[str], Mapping[str, int]]) -> tuple[str, ...]:
+    files: list[str] = []
+    folders = [folder]
+    for here in folders:  # which grows meanwhile
+        for name, mode in modes(here).items():
+            if stat.S_ISDIR(mode):
+                folders.append(f"{here}/{name}")
+            elif stat.S_ISREG(mode):
+                files.append(f"{here}/{name}")
+        if max(len(folders), len(files)) > MOST:
             break
-        here = waiting.pop()
-        with suppress(OSError), os.scandir(f"{root}/{here}") as entries:
-            for entry in islice(entries, MOST):
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{here}/{entry.name}")
-                elif entry.is_file(follow_symlinks=False):
-                    found.append(f"{here}/{entry.name}")
-    return tuple(sorted(found)[:MOST])
+    return tuple(sorted(files)[:MOST])
+
+
+def _modes(root: str, folder: str) -> dict[str, int]:
+    """The modes of what is in a folder, by name. A folder that cannot be read is empty."""
+    try:
+        with os.scandir(f"{root}/{folder}") as entries:
+            return {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
+    except OSError:
+        return {}
 
 
 def tree(path: Path) -> Source:
@@ -152,16 +153,25 @@ def revision(repository: Path, rev: str) -> Source:
     )
 
 
+def inside(source: Source) -> str:
+    """The path of the root in its repository, empty where it is the repository's root or there is none."""
+    path = os.path.relpath(os.path.abspath(source.root), os.path.abspath(source.repository or source.root))
+    return "" if path == "." else path
+
+
 def is_committed(source: Source, scripts: Sequence[Script]) -> bool:
     """Whether a work tree's files are those of HEAD; also where there is no HEAD to differ from."""
     if source.revision or source.repository is None:
         return True
-    head = replace(source, revision="HEAD", held={})
     try:
-        committed = [read(head, script.path) for script in scripts]
+        with Objects(source.repository) as objects:
+            for script in scripts:
+                path = PurePosixPath(inside(source), script.path).as_posix()
+                if _lines(objects.script("HEAD", path, path)) != _lines(script):
+                    return False
     except InputError:
-        return True
-    return [_lines(script) for script in scripts] == [_lines(script) for script in committed]
+        pass
+    return True
 
 
 def _lines(script: Script | None) -> list[str] | None:

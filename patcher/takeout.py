@@ -142,7 +142,7 @@ def _at_the_build(syntax: Syntax, change: Change, anchor: Anchor) -> tuple[list[
 def _wrapped(text: str, command: Command, verb: int, change: Change) -> re.Match[str] | None:
     """The wrapper before the words that name the build, with what it wraps in the group ``callee``."""
     start, end = command.head
-    if not change.wrap or start < 0:
+    if start < 0:
         return None
     before, callee, after = change.wrap.partition("{callee}")
     if not callee:  # in shell, where another recipe's may stand before it

@@ -156,7 +156,7 @@ def _spliced(found: Plan) -> None:
 def _together(done: list[tuple[Recipe, Plan]]) -> None:
     """Recipes do not disturb each other: in either order, each sees its own change and takes it out exactly."""
     for (first, found), (second, _) in ((done[0], done[1]), (done[1], done[0])):
-        if found.state in {State.CURRENT, State.OLDER, State.FOREIGN}:
+        if found.ours or found.state is State.FOREIGN:
             continue
         try:
             both = _again(found.result, second, "a tree with the other's change")

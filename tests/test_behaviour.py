@@ -161,8 +161,8 @@ def test_the_script_without_the_block_holds_row_1_and_lacks_the_cache(scenarios:
     assert 1 not in rows
     (one,) = [finding for finding in findings if finding.row == 2 and "no arguments" in finding.check]
     assert "the build's words" in one.detail
-    assert "called docker build" in one.evidence
-    assert "found in /home/ci/host:" in one.evidence
+    assert "run 1 called docker build" in one.evidence
+    assert "after, in /home/ci/host:" in one.evidence
 
 
 CANNOT_RUN = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from patcher.cli import COMMANDS
-from tests.command import call
+from tests.command import call, git, repository
 from tests.conftest import needs
 
 BASH = """
@@ -33,7 +33,12 @@ FISH = '_CI_PATCHER_COMPLETE=fish_source ci-patcher | source; complete --do-comp
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ci-patcher as a command."""
+    """ci-patcher as a command, in a folder with a clone."""
+    root = repository(tmp_path / "there")
+    git(root, "branch", "29.x")
+    git(tmp_path, "clone", "--quiet", "there", "clone")
+    git(tmp_path / "clone", "branch", "28.x")
+    monkeypatch.chdir(tmp_path)
     program = tmp_path / "bin" / "ci-patcher"
     program.parent.mkdir()
     program.write_text(f"#!{sys.executable}\nfrom patcher.cli import main\n\nmain()\n")
@@ -62,6 +67,8 @@ def completed(shell: str, *words: str) -> set[str]:
         (["patch", "--int"], {"--interactive"}),
         (["patch", "--format", "m"], {"mbox", "markdown"}),
         (["backport", "--recipe", "docker-build-c"], {"docker-build-cache"}),
+        (["backport", "--repo", "clone", "2"], {"28.x", "29.x"}),
+        (["patch", "clone", "--rev", "29"], {"29.x"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

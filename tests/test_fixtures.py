@@ -186,14 +186,6 @@ def test_the_hook_reaches_the_build_where_there_is_one(tree: Tree, tmp_path: Pat
     assert hooked == (result.builds if tree.name in HOOKED else [])
 
 
-def test_an_own_trap_runs_with_the_status_of_the_script(tmp_path: Path) -> None:
-    for name, failing in (("own-trap", "0"), ("own-trap", "99"), ("constructs", "0"), ("constructs", "99")):
-        folder = tmp_path / f"{name}-{failing}"
-        folder.mkdir()
-        result = run(by_name[name], folder, CONTAINER_NAME="a_task", FAILING_BUILDS=failing)
-        assert f"Run of a_task ended with {result.done.returncode}\n" in result.done.stdout
-
-
 @pytest.mark.parametrize(
     ("name", "variable", "left_behind"),
     [

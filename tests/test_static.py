@@ -110,6 +110,24 @@ def test_a_missing_linter_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert static.linted(PLAIN, PLAIN, "shell")[0] == Finding("shellcheck", Verdict.NOT_RUN, "shellcheck is missing")
 
 
+def test_a_linter_that_takes_all_memory_is_not_run() -> None:
+    needs("shellcheck")
+    endless = edited("echo", ". /dev/zero\necho")
+    (finding,) = static.linted(PLAIN, endless, "shell")
+    assert (finding.verdict, "out of memory" in finding.detail) == (Verdict.NOT_RUN, True)
+
+
+def test_without_a_sandbox_no_program_reads_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patcher.review.sandbox.missing", lambda: "none here")
+    python = Script("ci/x.py", "print()\n")
+    findings = [static.parses(PLAIN, "shell"), *static.linted(PLAIN, PLAIN, "shell")]
+    findings += static.linted(python, python, "python")
+    told = [finding.check for finding in findings if finding.verdict is Verdict.NOT_RUN]
+    assert told == ["parses", "shellcheck", "ruff", "vulture"]
+    assert all(finding.detail.endswith("none here") for finding in findings if finding.check in told)
+    assert static.parses(python, "python").verdict is Verdict.HELD
+
+
 def test_a_failed_review_gives_no_patch(tree: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks above are wired: a result that is bad on purpose comes back with the finding."""
 

@@ -10,6 +10,7 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Mapping
@@ -104,7 +105,7 @@ def test_a_terminal_gets_the_diff_in_colour_through_the_pager(repo: Path) -> Non
 
 @pytest.mark.parametrize(
     ("env", "by"),
-    [({}, "PAGED:"), ({"PAGER": "cat"}, ""), ({"TERM": "dumb"}, ""), ({"PAGER": "no-such-pager-here"}, "")],
+    [({}, "PAGED:"), ({"PAGER": "cat"}, ""), ({"PAGER": "no-such-pager-here"}, "")],
 )
 def test_the_pager_is_the_users(repo: Path, tmp_path: Path, env: Mapping[str, str], by: str) -> None:
     # A repository's own configuration may come from anyone.
@@ -161,14 +162,49 @@ def test_the_place_of_the_build_is_in_colour(repo: Path) -> None:
     assert plain(shown) == call(repo, "inspect").out.decode()
 
 
-def test_a_script_does_nothing_to_the_terminal(repo: Path) -> None:
+HOSTILE = "\x1b]52;c;aGk=\x07\x9b31m\u202e"
+HARMLESS = "␛]52;c;aGk=␇<U+009B>31m<U+202E>"
+
+
+def test_text_of_others_does_nothing_to_the_terminal(repo: Path, tmp_path: Path) -> None:
     script = repo / SCRIPT
-    script.write_bytes(
-        script.read_bytes().replace(b"docker buildx build \\\n", b"docker buildx build --quiet=\x1b]0;t\x07 \\\n")
+    text = script.read_text(encoding="utf8").replace(
+        "docker buildx build \\\n", f"docker buildx build --x={HOSTILE} \\\n"
     )
-    seen = on_terminal(repo, "inspect")
-    assert "--quiet=␛]0;t␇" in seen.screen
-    assert "\x1b]" not in seen.screen
+    script.write_text(text, encoding="utf8")
+    git(repo, "commit", "--quiet", "--all", f"--message={HOSTILE}")
+    branch = "\x9b31m\u202e|`x`"  # git refuses the other characters
+    git(repo, "update-ref", f"refs/heads/{branch}", "HEAD")
+    (tmp_path / HOSTILE).mkdir()
+    shown = [
+        on_terminal(repo, "inspect"),
+        on_terminal(repo, *PATCH, env={"PAGER": "cat"}),
+        on_terminal(repo, *PATCH, "--rev", branch, "--format", "markdown", env={"PAGER": "cat"}),
+        on_terminal(repo, *PATCH, "--color", "always", "--interactive", typed=b"n\n", env={"PAGER": "cat"}),
+        on_terminal(repo, "patch", f"{HOSTILE}/nowhere"),
+        on_terminal(repo, "patch", f"--{HOSTILE}"),
+        on_terminal(tmp_path, "inspect", HOSTILE),
+        on_terminal(repo, "backport", branch, "--no-verify", *WHO),
+        on_terminal(repo, "backport", branch, f"no-{HOSTILE}", "--no-verify", "--pr-body", *WHO),
+        on_terminal(repo, "backport", branch, "--json", "--no-verify", *WHO),
+    ]
+    for seen in shown:
+        rest = re.sub(r"\x1b\[[0-9;]*[mK]", "", seen.screen)  # the colours and the counter are the program's own
+        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", rest), seen.screen
+    assert [HARMLESS in seen.screen for seen in shown[:5]] == [True] * 5
+    assert "| `` <U+009B>31m<U+202E>\\|`x` `` " in plain(shown[8].screen)  # a table in Markdown
+
+
+def test_the_hint_below_the_pager_works_where_it_stands(repo: Path, tmp_path: Path) -> None:
+    for key, value in (("user.name", "A U Thor"), ("user.email", "author@example.org")):
+        git(repo, "config", key, value)
+    for cwd, arguments in ((repo, ["."]), (tmp_path, ["repo"]), (tmp_path, ["--repo", "repo", "--rev", "main"])):
+        hint = on_terminal(cwd, "patch", "--no-verify", *arguments).screen.splitlines()[-1]
+        assert hint.startswith("Next")
+        run = f'ci-patcher() {{ "{sys.executable}" -P -m patcher "$@"; }}; {hint.split(": ", 1)[1]}'
+        subprocess.run(["bash", "-o", "pipefail", "-c", run], cwd=cwd, check=True, capture_output=True)
+        assert call(repo, "patch", "--check").status == 0
+        git(repo, "reset", "--quiet", "--hard", "HEAD~1")
 
 
 def test_yes_writes_and_no_does_not(repo: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,12 @@ from patcher import backport as core
 from patcher import pipeline, sources
 from patcher import recipe as recipes
 from patcher.cli import show
-from patcher.cli.options import RECIPE, Wanted, emits, takes_a_recipe, write
-from patcher.cli.terminal import counter, say, write_out
+from patcher.cli.options import RECIPE, Wanted, branch_names, emits, takes_a_recipe, write
+from patcher.cli.terminal import counter, say, say_json, this_call, write_out
 from patcher.emit import branches, pull_request, report
 from patcher.errors import CiPatcherError, UsageError
 from patcher.model import Outcome, Recipe, Result, Target
+from patcher.revisions import default_branch
 from patcher.sources import Objects
 
 # The files below -o, by their names in the data of --json.
@@ -27,7 +27,7 @@ _FILES = {"pull_request": "pull-request.md", "page": "review.html"}
 
 @dataclass(slots=True)
 class _Call:
-    """One call: what is wanted, and what came of it so far.
+    """One call: its options, and what came of it so far.
 
     ``places`` says where each patch is, by the branch's name: ``patch_file``, ``created`` or the ``patch`` itself.
     """
@@ -35,21 +35,51 @@ class _Call:
     recipe: Recipe
     values: Mapping[str, str]
     wanted: Wanted
-    to_stdout: bool
+    check: bool
+    prefix: str | None
+    force: bool
+    pr_body: bool
+    as_json: bool
     outcomes: list[Outcome] = field(default_factory=list)
     places: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def run(self, objects: Objects, targets: Sequence[Target], prefix: str | None, force: bool) -> None:
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the patches go to standard output."""
+        return not (self.wanted.output or self.prefix or self.pr_body or self.as_json or self.check)
+
+    def prepare(self, objects: Objects) -> None:
+        """Find out the author. Raises UsageError where options do not go together, or an author is needed."""
+        if self.prefix == "":
+            raise UsageError("--branch needs a prefix", hint="For example: --branch docker-cache-")
+        if self.force and not self.prefix:
+            raise UsageError("--force is for --branch")
+        if self.check and (self.wanted.output or self.prefix or self.pr_body):
+            raise UsageError("--check emits nothing", hint="Leave out -o, --branch and --pr-body.")
+        if self.wanted.form == "html" and not (self.to_stdout or self.as_json or self.wanted.output):
+            raise UsageError("the page has no place to go: stdout has something else", hint="Give -o DIR.")
+        author = self.wanted.author or sources.author_of(objects.repository)
+        if self.prefix and not author:
+            raise UsageError("--branch needs an author", hint="Give --author, or set user.name and user.email in git.")
+        self.wanted = self.wanted.known(author, self.wanted.date or sources.set_date(), dated=True)
+        if self.wanted.note and not self.check:
+            say(self.wanted.note, err=True)
+        sources.known_commits(objects, self.wanted.rebased_from)
+
+    def run(self, objects: Objects, targets: Sequence[Target]) -> None:
         """Make, review and emit the patches, and create the branches. Where that ends early, report what is done."""
-        wanted, count = self.wanted, counter("branches")
-        options = {"reverse": wanted.reverse, "verify": not wanted.no_verify, "strict": wanted.strict}
+        if self.to_stdout and self.wanted.form == "diff" and len(targets) > 1:
+            raise UsageError("on stdout the diffs of several branches cannot be told apart", hint="Give -o DIR.")
+        options = {"reverse": self.wanted.reverse, "verify": not self.wanted.no_verify, "strict": self.wanted.strict}
+        count = counter("branches")
         try:
-            with closing(core.run(objects, targets, self.recipe, self.values, **options)) as work:
+            work = core.run(objects, targets, self.recipe, self.values, check=self.check, **options)
+            with closing(work):
                 for outcome in work:
                     self.outcomes.append(self._emitted(outcome))
                     count(len(self.outcomes), len(targets))
-            if prefix:
-                self._create_branches(objects, prefix, force)
+            if self.prefix:
+                self._create_branches(objects, self.prefix)
         except BrokenPipeError:  # the reader stopped, as `head -1` does
             raise
         except BaseException:
@@ -82,7 +112,7 @@ class _Call:
         self.places[outcome.target.name] = place
         return outcome
 
-    def _create_branches(self, objects: Objects, prefix: str, force: bool) -> None:
+    def _create_branches(self, objects: Objects, prefix: str) -> None:
         """Create the branches, all or none. Where no commit can be made of an outcome, that becomes its error."""
         commits = branches.Commits(objects)
         tips: dict[str, str] = {}
@@ -98,12 +128,14 @@ class _Call:
                 self.outcomes[number] = Outcome(outcome.target, error=error)
             else:
                 self.places.setdefault(outcome.target.name, {})["created"] = name
-        branches.create(commits, tips, force)
+        branches.create(commits, tips, self.force)
 
     def report(self, *, err: bool) -> None:
         """Print the errors, failed reviews and reasons behind the short words of the summary, then the summary."""
         for outcome in self.outcomes:
             name, error, done = outcome.target.name, outcome.error, outcome.change
+            if outcome.result is Result.SKIPPED and self.outcomes[1:]:
+                continue  # the summary says why
             if error:
                 where = f"{name}: {error.where}" if error.where else name
                 show(CiPatcherError(error.what, where=where, hint=error.hint))
@@ -113,26 +145,42 @@ class _Call:
                 say(f"{name}: {report.failed(done)}, so there is no patch:", err=True)
                 say("\n".join(f"  {line}" for line in report.review(done)), err=True)
         if self.outcomes:
-            say(pull_request.table([pull_request.row(outcome) for outcome in self.outcomes]), err=err)
+            rows = [pull_request.row(outcome, reverse=self.wanted.reverse) for outcome in self.outcomes]
+            say(pull_request.table(rows), err=err)
 
-    def body(self) -> str:
-        """The text of the pull request."""
-        # The options with which a reader gets the same patches, without a path of this machine.
-        again = [] if self.recipe.name == RECIPE else ["--recipe", self.recipe.name]
-        for name, value in self.values.items():
-            again += ["--set", f"{name}={value}"] if value != self.recipe.options[name].default else []
-        folder = self.recipe.folder.parent
-        again += [] if folder == recipes.bundled() else ["--recipes", folder.name]
-        place, pulls = next(iter(self.places.values()), {}), self.wanted.github_pull
-        contract = pipeline.contract(self.recipe)
-        return pull_request.body(self.outcomes, place, pulls, again, contract, reverse=self.wanted.reverse)
+    def texts(self, default: str) -> dict[str, str]:
+        """The texts for all branches together, by their names in ``_FILES``. ``default`` is the default branch."""
+        texts: dict[str, str] = {}
+        if self.pr_body:
+            # The options with which a reader gets the same patches, without a path of this machine.
+            again = [] if self.recipe.name == RECIPE else ["--recipe", self.recipe.name]
+            for name, value in self.values.items():
+                again += ["--set", f"{name}={value}"] if value != self.recipe.options[name].default else []
+            folder = self.recipe.folder.parent
+            again += [] if folder == recipes.bundled() else ["--recipes", folder.name]
+            place, contract = next(iter(self.places.values()), {}), pipeline.contract(self.recipe)
+            about = (self.outcomes, place, self.wanted.github_pull, default, again, contract)
+            texts["pull_request"] = pull_request.body(*about, reverse=self.wanted.reverse)
+        if self.wanted.form == "html" and not self.check:
+            texts["page"] = self.wanted.page(self.outcomes, self.recipe, self.values).decode("utf8")
+        return texts
+
+    def data(self) -> dict[str, object]:
+        """The summary as data."""
+        listed = [
+            pull_request.data(outcome, self.places.get(outcome.target.name, {}), reverse=self.wanted.reverse)
+            for outcome in self.outcomes
+        ]
+        about = {"recipe": self.recipe.name, "options": dict(self.values), "status": core.status(self.outcomes)}
+        return about | {"branches": listed}
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[BRANCH]...")
+@click.argument("names", nargs=-1, metavar="[BRANCH]...", shell_complete=branch_names)
 @click.option("--repo", type=click.Path(path_type=Path), default=Path(), help="The clone (default: this folder).")
 @takes_a_recipe
 @emits
+@click.option("--check", is_flag=True, help="Emit nothing; exit 1 if any branch needs a patch.")
 @click.option("--branch", "prefix", metavar="PREFIX", help="Create branches PREFIX25.x and so on in the clone.")
 @click.option("--force", is_flag=True, help="Let --branch move branches that exist.")
 @click.option("--pr-body", is_flag=True, help="The pull request's text: pull-request.md below -o, else on stdout.")
@@ -143,6 +191,7 @@ def backport(
     recipe: Recipe,
     values: Mapping[str, str],
     wanted: Wanted,
+    check: bool,
     prefix: str | None,
     force: bool,
     pr_body: bool,
@@ -150,8 +199,9 @@ def backport(
 ) -> int:
     """Emit one reviewed patch for each BRANCH: a branch, a glob ('*.x'), a tag or another revision of a clone.
 
-    Without BRANCH, all release branches (N.x) and the default branch. A local branch is preferred to a remote's of
-    the same name, upstream's to origin's. Nothing is fetched, checked out or changed.
+    Without BRANCH, the default branch and all release branches (29.x, v29.1, release-28 and the like) with an image
+    build. A local branch is preferred to a remote's of the same name, upstream's to origin's. Nothing is fetched,
+    checked out or changed.
 
     The patches go into one folder per branch below -o, else to stdout as one mbox, one message per branch
     (`git mailsplit` splits it). --format html is one page for all branches, review.html below -o. The summary goes
@@ -159,50 +209,33 @@ def backport(
 
     \b
     Examples:
-      ci-patcher backport --repo ~/bitcoin 28.x 29.x -o out --github-pull '#31545' --pr-body
+      ci-patcher backport --repo ~/bitcoin 28.x 29.x -o out --github-pull 31545 --pr-body
       ci-patcher backport --repo ~/bitcoin --format html > review.html
     """
-    if prefix == "":
-        raise UsageError("--branch needs a prefix", hint="For example: --branch docker-cache-")
-    if force and not prefix:
-        raise UsageError("--force is for --branch")
-    to_stdout = not (wanted.output or prefix or pr_body or as_json)
-    busy = to_stdout or as_json or (pr_body and not wanted.output)
+    call = _Call(recipe, values, wanted, check, prefix, force, pr_body, as_json)
     with Objects(repo) as objects:
-        author = wanted.author or sources.author_of(repo)
-        if prefix and not author:
-            raise UsageError("--branch needs an author", hint="Give --author, or set user.name and user.email in git.")
-        wanted = wanted.known(author, wanted.date or sources.set_date(), dated=True)
-        if wanted.note:
-            say(wanted.note, err=True)
-        sources.known_commits(objects, wanted.rebased_from)
-        targets = core.select(objects, names)
-        if to_stdout and wanted.form == "diff" and len(targets) > 1:
-            raise UsageError("on stdout the diffs of several branches cannot be told apart", hint="Give -o DIR.")
-        if wanted.form == "html" and not (to_stdout or as_json or wanted.output):
-            raise UsageError("the page has no place to go: stdout has something else", hint="Give -o DIR.")
-        call = _Call(recipe, values, wanted, to_stdout)
-        call.run(objects, targets, prefix, force)
+        call.prepare(objects)
+        targets, left_out = core.select(objects, names, recipe)
+        if left_out:
+            say(left_out, err=True)
+        call.run(objects, targets)
+        texts = call.texts(default_branch(objects))
+    busy = call.to_stdout or as_json or (pr_body and not wanted.output)
     call.report(err=busy)
-    if to_stdout and len(call.places) > 1:
+    if call.to_stdout and len(call.places) > 1:
         say("Each patch is for its own branch, not all for one git am: -o DIR writes files", err=True)
-    texts = {"pull_request": call.body()} if pr_body else {}
-    if wanted.form == "html":
-        texts["page"] = wanted.page(call.outcomes, recipe, values).decode("utf8")
-    written = [place["patch_file"] for place in call.places.values() if "patch_file" in place]
     for name, text in texts.items():
         if wanted.output:
             write(wanted.output / _FILES[name], text.encode("utf8"))
-            written.append(_FILES[name])
         elif not as_json:
             write_out(text.encode("utf8"), paged=False)
-    status = core.status(call.outcomes)
     if as_json:
-        listed = [pull_request.data(one, call.places.get(one.target.name, {})) for one in call.outcomes]
-        data = {"recipe": recipe.name, "options": dict(values), "status": status, "branches": listed}
-        click.echo(json.dumps(data | texts, indent=2))
-    for file in written:
+        say_json(call.data() | texts)
+    written = [place["patch_file"] for place in call.places.values() if "patch_file" in place]
+    for file in [*written, *(_FILES[name] for name in texts)] if wanted.output else ():
         say(f"{wanted.output}/{file}", err=busy)
     for place in call.places.values() if prefix else ():
         say(f"branch {place['created']}", err=busy)
-    return status
+    if check and any(outcome.result is Result.NEEDED for outcome in call.outcomes):
+        say(f"Next: {this_call('--check')}", err=True)
+    return core.status(call.outcomes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,8 @@ _WOULD = {
     State.HOOK: "put the block before the build, and keep the hook beside it",
     State.FOREIGN: "take that block out, and put ours before the build",
     State.CURRENT: "change nothing",
-    State.OLDER: "bring the block up to date",
+    State.OPTIONS: "change the options of the block",
+    State.PARTIAL: "complete the block",
 }
 
 
@@ -41,10 +41,9 @@ def inspect(source: Source, recipe: Recipe, values: Mapping[str, str], as_json: 
         data, lines = _problem(problem)
     else:
         assert plan is not None
-        hook = recipe.advice.get("hook", ()) if plan.state is State.HOOK else ()
-        data, lines = _plan(plan, [*report.kept(plan, values), *hook, *recipe.advice.get("patch", ())])
+        data, lines = _plan(plan, [*pipeline.advice(source, recipe, plan), *report.kept(plan, values)])
     if as_json:
-        click.echo(json.dumps(data, indent=2))
+        terminal.say_json(data)
     else:
         terminal.say_in_color(lines, {r"\^+$": "green"}, color)
 

@@ -22,7 +22,10 @@ from patcher.model import Outcome, Patch, Recipe
 RECIPE = "docker-build-cache"
 _SUFFIXES = {"mbox": ".patch", "diff": ".diff", "markdown": ".md", "html": ".html"}
 _PATH = click.Path(path_type=Path)
-_HOW_TO_KNOW = "give --author and --date, or set user.name and user.email in git."
+_HOW_TO_KNOW = {
+    "author": "give --author, or set user.name and user.email in git",
+    "date": "give --date, or set SOURCE_DATE_EPOCH",
+}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 recipes_option = click.option("--recipes", "folders", multiple=True, type=_PATH, help="A folder with more recipes.")
@@ -32,6 +35,19 @@ def _recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
     """For the shell's completion."""
     names = recipes.names([recipes.bundled(), *ctx.params.get("folders", ())])
     return [name for name in names if name.startswith(incomplete)]
+
+
+def branch_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """The branches and tags of the clone, a remote's branches without the remote: for the shell's completion."""
+    # Where an option without its value is last, click has not taken TREE from the arguments yet.
+    clone = ctx.params.get("repo") or next(map(Path, ctx.args), None) or ctx.params.get("tree") or Path()
+    listing = ["for-each-ref", "--format=%(refname:lstrip=2)"]
+    here, remote = (
+        sources.git(clone, [*listing, *kinds], check=False).stdout.decode("utf8", "replace").split("\n")
+        for kinds in (["refs/heads", "refs/tags"], ["refs/remotes"])
+    )
+    names = [*here, *(name.partition("/")[2] for name in remote if not name.endswith("/HEAD"))]
+    return [name for name in dict.fromkeys(names) if name and name.startswith(incomplete)]
 
 
 def takes_a_recipe(function: Callable[..., int | None]) -> Any:
@@ -67,16 +83,21 @@ def on_a_tree(function: Callable[..., int | None]) -> Any:
 
     @click.argument("tree", type=_PATH, default=Path())
     @click.option("--repo", type=_PATH, help="Read a revision of this clone; needs --rev.")
-    @click.option("--rev", help="The revision to read, without a checkout.")
+    @click.option("--rev", shell_complete=branch_names, help="The revision to read, without a checkout.")
+    @click.option("--file", metavar="PATH", help="The script to patch, from the root of the tree.")
     @takes_a_recipe
     @wraps(function)
-    def command(tree: Path, repo: Path | None, rev: str | None, **others: Any) -> int | None:
+    def command(
+        tree: Path, repo: Path | None, rev: str | None, file: str | None, recipe: Recipe, **others: Any
+    ) -> int | None:
         if repo is not None and tree != Path():
             raise UsageError("TREE and --repo are both given", hint="Give one of them: TREE --rev REV works as well.")
         if repo is not None and rev is None:
             raise UsageError("--repo needs --rev", hint="For all release branches: ci-patcher backport --repo R")
         source = sources.tree(tree) if rev is None else sources.revision(repo or tree, rev)
-        return function(source=source, **others)
+        if file and source.only:
+            raise UsageError("TREE names a script, and --file another", hint="Name the root of the tree with --file.")
+        return function(source=source, recipe=recipes.narrowed(recipe, file) if file else recipe, **others)
 
     return command
 
@@ -106,8 +127,8 @@ class Wanted:
             raise UsageError(f"--author {self.author}: the form is 'Name <mail>'", hint="Quote it for the shell.")
         for pull in self.github_pull:
             if not re.fullmatch(r"#[0-9]+", pull):
-                hint = "Quote it: --github-pull '#31545'"
-                raise UsageError(f"--github-pull {pull}: the form is # and digits", hint=hint)
+                hint = "For example: --github-pull 31545"
+                raise UsageError(f"--github-pull {pull[1:]}: the form is a number", hint=hint)
         for commit in self.rebased_from:
             if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit):
                 raise UsageError(f"--rebased-from {commit}: a full hash is needed", hint="`git rev-parse` prints it.")
@@ -122,14 +143,15 @@ class Wanted:
 
         ``dated`` says that each commit has a date of its own. Raises UsageError where an author or a date is needed.
         """
-        missing = " and ".join(name for name, has in (("author", author), ("date", date or dated)) if not has)
+        missing = [name for name, has in (("author", author), ("date", date or dated)) if not has]
+        what, hint = " and ".join(missing), "; ".join(_HOW_TO_KNOW[name] for name in missing)
         if self.signoff and not author:
-            raise UsageError("--signoff needs an author", hint=_HOW_TO_KNOW)
+            raise UsageError("--signoff needs an author", hint=hint)
         if self.form == "mbox" and missing:
-            raise UsageError(f"an mbox needs an author and a date, and the {missing} is unknown", hint=_HOW_TO_KNOW)
+            raise UsageError(f"an mbox needs an author and a date, and the {what} is unknown", hint=hint)
         if self.form or not missing:
             return replace(self, form=self.form or "mbox", author=author, date=date)
-        note = f"--format diff, for git apply: the {missing} of the commit is unknown\n  For git am, {_HOW_TO_KNOW}"
+        note = f"--format diff, for git apply: the {what} of the commit is unknown\n  For git am, {hint}"
         return replace(self, form="diff", author=author, date=date, note=note)
 
     def message(self, recipe: Recipe, values: Mapping[str, str], done: Patch | None = None) -> str:
@@ -143,7 +165,7 @@ class Wanted:
         """The change in the form that is wanted, the page apart. Raises InputError where git makes no patch of it."""
         if self.form == "mbox":
             message = self.message(done.recipe, done.values, done)
-            return git.mbox(done.pairs, message, self.author, self.date, report.summary(done))
+            return git.mbox(done.pairs, message, self.author, self.date, report.below(done))
         return report.markdown(done).encode("utf8") if self.form == "markdown" else git.diff(done.pairs)
 
     def page(self, outcomes: Sequence[Outcome], recipe: Recipe, values: Mapping[str, str]) -> bytes:
@@ -152,7 +174,7 @@ class Wanted:
 
         # Only where there is one branch, the commit message says what is replaced.
         message = self.message(recipe, values, None if outcomes[1:] else outcomes[0].change)
-        return page.page(outcomes, recipe, values, message, pipeline.contract(recipe))
+        return page.page(outcomes, recipe, values, message, pipeline.contract(recipe), reverse=self.reverse)
 
     def file_name(self, recipe: Recipe) -> str:
         """What ``git format-patch`` would call the file."""
@@ -168,14 +190,15 @@ def emits(function: Callable[..., int | None]) -> Any:
     @click.option("--author", default="", help="Name <mail> (default: user.name and user.email in git).")
     @click.option("--date", default="", help="Commit date (default: SOURCE_DATE_EPOCH, then the base commit's).")
     @click.option("--signoff", is_flag=True, help="Add Signed-off-by, as git does.")
-    @click.option("--github-pull", multiple=True, metavar="#N", help="Add a trailer Github-Pull.")
+    @click.option("--github-pull", multiple=True, metavar="NUMBER", help="Add a trailer Github-Pull.")
     @click.option("--rebased-from", multiple=True, metavar="HASH", help="Add a trailer Rebased-From.")
     @click.option("--reverse", is_flag=True, help="Remove our block again.")
     @click.option("--no-verify", is_flag=True, help="Skip the linters and the scenarios.")
     @click.option("--strict", is_flag=True, help="Fail if a check was skipped.")
     @wraps(function)
-    def command(form: str | None, date: str, **given: Any) -> int | None:
-        given |= {"form": form or "", "date": _raw_date(date)}
+    def command(form: str | None, date: str, github_pull: Sequence[str], **given: Any) -> int | None:
+        pulls = tuple(f"#{pull.removeprefix('#')}" for pull in github_pull)
+        given |= {"form": form or "", "date": _raw_date(date), "github_pull": pulls}
         wanted = Wanted(**{field.name: given.pop(field.name) for field in fields(Wanted) if field.name in given})
         return function(wanted=wanted, **given)
 

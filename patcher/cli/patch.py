@@ -13,10 +13,10 @@ import click
 from patcher import pipeline, sources
 from patcher.cli import terminal
 from patcher.cli.options import Wanted, emits, on_a_tree, write
-from patcher.cli.terminal import say
+from patcher.cli.terminal import say, say_json, this_call
 from patcher.emit import git, report
 from patcher.errors import UsageError
-from patcher.model import Outcome, Patch, Recipe, Result, Source, Target
+from patcher.model import Outcome, Recipe, Result, Source, Target
 
 
 @click.command()
@@ -57,8 +57,8 @@ def patch(
         say(report.nothing(done, wanted.reverse), err=True)
         return 0
     if check:
-        needed = f"{done.plan.where}: a patch is needed: {done.plan.state}"
-        say("\n  ".join([needed, *kept, f"Next: {_this_call('--check')}"]), err=True)
+        needed = f"{done.plan.where}: a patch is needed: {report.state(done.plan)}"
+        say("\n  ".join([needed, *kept, f"Next: {this_call('--check')}"]), err=True)
         return 1
     say("\n".join([*report.review(done), *kept]), err=True)
     revision = done.source.revision
@@ -81,13 +81,17 @@ def patch(
         write(path, emitted)
         say(str(path), err=True)
     if as_json:
-        import json  # slow to import
-
         place = {"file": str(path)} if path else {"patch": emitted.decode("utf8", "replace")}
-        click.echo(json.dumps(report.data(done) | place, indent=2))
+        say_json(report.data(done) | place)
     elif path is None:
         terminal.write_out(emitted, color, paged=not interactive)
-    _say_what_is_next(done, wanted.form, path, as_json)
+    if wanted.form == "mbox" and not sources.is_committed(source, [old for old, _ in done.pairs]):
+        hint = (
+            "commit it first" if sources.inside(source) else "commit it first, or patch what is committed: --rev HEAD"
+        )
+        say(f"The file differs from HEAD, to which git am applies a patch: {hint}", err=True)
+    if wanted.form in {"mbox", "diff"} and (path or (sys.stdout.isatty() and not as_json)):
+        _say_what_is_next(source, wanted.form, path)
     return int(failed)
 
 
@@ -102,16 +106,10 @@ def _known(source: Source, wanted: Wanted) -> Wanted:
     return wanted
 
 
-def _say_what_is_next(done: Patch, form: str, path: Path | None, as_json: bool) -> None:
-    """How to apply the patch, where a person sees it and not `git am`."""
-    if form == "mbox" and not sources.is_committed(done.source, [old for old, _ in done.pairs]):
-        say("The file differs from HEAD: git am takes a patch of what is committed (--rev HEAD).", err=True)
-    if form in {"mbox", "diff"} and (path or (sys.stdout.isatty() and not as_json)):
-        apply = "git am" if form == "mbox" else "git apply"
-        call = f"{apply} {shlex.quote(os.path.abspath(path))}" if path else f"{_this_call('--interactive')} | {apply}"
-        say(f"  Next, in the clone: {call}", err=True)
-
-
-def _this_call(without: str) -> str:
-    """The command as it was typed, without one option."""
-    return shlex.join(["ci-patcher", *(word for word in sys.argv[1:] if word != without)])
+def _say_what_is_next(source: Source, form: str, path: Path | None) -> None:
+    """A command that applies the patch, and works where this one was typed."""
+    top, inside = source.repository or source.root, sources.inside(source)
+    words = ["git", *([] if os.path.samefile(top, ".") else ["-C", str(top)]), "am" if form == "mbox" else "apply"]
+    git = shlex.join([*words, *([f"--directory={inside}"] if inside else [])])
+    call = f"{git} {shlex.quote(os.path.abspath(path))}" if path else f"{this_call('--interactive')} | {git}"
+    say(f"Next{f', with {source.name} checked out' if source.revision else ''}: {call}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import click
 
 from patcher import recipe
 from patcher.cli.options import json_option, recipes_option
-from patcher.cli.terminal import say
+from patcher.cli.terminal import say, say_json
 from patcher.model import Recipe
 
 
@@ -26,7 +25,7 @@ def recipes(folders: Sequence[Path], as_json: bool) -> None:
     """
     found = [recipe.read(path) for path in recipe.names([recipe.bundled(), *folders]).values()]
     if as_json:
-        click.echo(json.dumps([_data(one) for one in found], indent=2))
+        say_json([_data(one) for one in found])
         return
     for one in found:
         say(f"{one.name}\n    {one.summary}\n    {one.folder}")

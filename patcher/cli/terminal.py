@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO
@@ -24,6 +25,13 @@ color_option = click.option(
 def say(text: str, *, err: bool = False) -> None:
     """Print a message. Text of others in it can do nothing to a terminal."""
     click.echo(visible(text), err=err)
+
+
+def say_json(data: object) -> None:
+    """Print data as JSON, in which no character can do anything to a terminal."""
+    import json  # slow to import
+
+    click.echo(json.dumps(data, indent=2))
 
 
 def say_in_color(lines: Iterable[str], colors: Mapping[str, str], when: str) -> None:
@@ -101,3 +109,8 @@ def agreed(patch: bytes, when: str) -> bool:
     """Show a patch and ask for a yes. The answer is read from the terminal also where standard output is a pipe."""
     show(patch, when, sys.stdout if sys.stdout.isatty() else sys.stderr)
     return bool(click.confirm("Emit this patch?", default=False, err=True))
+
+
+def this_call(without: str) -> str:
+    """The command as it was typed, without one option."""
+    return shlex.join(["ci-patcher", *(word for word in sys.argv[1:] if word != without)])

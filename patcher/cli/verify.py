@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import click
 
-from patcher import pipeline
+from patcher import data, pipeline
 from patcher.cli import terminal
 from patcher.cli.options import json_option, on_a_tree
-from patcher.cli.terminal import say
+from patcher.cli.terminal import say, say_json
 from patcher.emit import report
 from patcher.errors import UsageError
 from patcher.model import Finding, Plan, Recipe, Script, Source, State, Verdict
@@ -73,10 +72,10 @@ def verify(
     else:
         findings = pipeline.scenarios(source, plan, recipe, options, exhaustive=exhaustive, keep=keep, progress=count)
     if as_json:
-        click.echo(json.dumps(report.findings(findings), indent=2))
+        say_json(report.findings(findings))
     else:
         to_add = plan.state in {State.NO_CACHE, State.ABSENT, State.HOOK}
-        say(f"{plan.script.path}: {plan.state}" + ("; a patch would add what is broken below" if to_add else ""))
+        say(f"{plan.script.path}: {plan.state}" + ("; a patch would add what does not hold below" if to_add else ""))
         terminal.say_in_color(_table(findings), _COLORS, color)
     verdicts = {finding.verdict for finding in findings}
     if verdicts == {Verdict.NOT_RUN}:
@@ -89,13 +88,13 @@ def _table(findings: Sequence[Finding]) -> Iterable[str]:
     width = max((len(finding.check) for finding in findings), default=0)
     broken = 0
     for finding in sorted(findings, key=lambda finding: finding.row):
-        detail = f"  {finding.detail}" if finding.detail and finding.verdict is not Verdict.HELD else ""
+        detail = f"  {finding.detail}" if finding.detail else ""
         yield f"{finding.row:>3}  {finding.check:<{width}}  {finding.verdict}{detail}"
         broken += finding.verdict is Verdict.BROKEN
         if finding.verdict is Verdict.BROKEN and broken <= _MOST_EVIDENCE:
             yield from (f"       {line}" for line in finding.evidence.splitlines())
     if broken > _MOST_EVIDENCE:
-        yield f"The evidence is shown for the first {_MOST_EVIDENCE} broken ones; --json has all of it."
+        yield f"The evidence is shown for the first {_MOST_EVIDENCE} of them; --json has all of it."
     yield ", ".join(f"{sum(f.verdict is verdict for f in findings)} {verdict}" for verdict in Verdict)
 
 
@@ -115,5 +114,6 @@ def _on_docker(
     for line in found.lines:
         say(line, err=as_json)
     scenarios = behaviour.load_scenarios(recipe.folder, recipe.name)
-    run = partial(engine.run, scenarios, plan.reference, plan.script, found, base_image)
+    cases = data.load(recipe.folder / "engine.toml", engine.Cases)
+    run = partial(engine.run, cases, scenarios, plan.reference, plan.script, found, base_image)
     return list(run(options=options, companions=companions, keep=keep, progress=terminal.counter("scenarios")))

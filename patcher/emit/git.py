@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from patcher.errors import InputError
-from patcher.model import Plan, Recipe, Script, State
+from patcher.model import Plan, Recipe, Script
 from patcher.repository import git, said
 
 Pair = tuple[Script, Script]
@@ -133,14 +133,14 @@ def message(
         again = f'This takes out again what "{recipe.subject}" put in.'
         parts = [f'Revert "{recipe.subject}"', _wrapped(again)]
     else:
-        older = before is not None and before.state is State.OLDER
+        older = before is not None and before.ours
         parts = [recipe.update if older else recipe.subject, recipe.body]
         parts += [_wrapped(said) for name, option in recipe.options.items() if (said := option.says(values[name]))]
         if before and before.foreign:
             parts.append(_wrapped(f"This replaces {before.foreign.name}."))
         elif before and older:
             other = before.values is not None and dict(before.values) != dict(values)
-            parts.append(f"This replaces {'the same with other options' if other else 'an earlier version of it'}.")
+            parts.append(f"This replaces {'the same with other options' if other else 'an incomplete form of it'}.")
     if trailers:
         parts.append("\n".join(trailers))
     return "\n\n".join(parts) + "\n"

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -35,7 +36,13 @@ _MARKS = {
 
 
 def page(
-    outcomes: Sequence[Outcome], recipe: Recipe, values: Mapping[str, str], message: str, contract: Mapping[int, str]
+    outcomes: Sequence[Outcome],
+    recipe: Recipe,
+    values: Mapping[str, str],
+    message: str,
+    contract: Mapping[int, str],
+    *,
+    reverse: bool = False,
 ) -> bytes:
     """The page. ``message`` is the commit's, ``contract`` has a title for each row."""
     environment = Environment(
@@ -48,7 +55,12 @@ def page(
     )
     style, script = (_HERE.joinpath(name).read_text(encoding="utf8") for name in ("page.css", "page.js"))
     environment.globals |= {"marks": _MARKS, "of_finding": _of_finding, "of_row": of_row, "of_static": _of_static}
-    environment.globals |= {"state": report.state, "lines": report.lines, "diff": _diff}
+    environment.globals |= {
+        "state": report.state,
+        "lines": report.lines,
+        "diff": _diff,
+        "label": partial(report.label, reverse=reverse),
+    }
     environment.globals |= {"style": Markup(style), "script": Markup(script), "hashes": [_hash(style), _hash(script)]}
     counts = {result: sum(outcome.result is result for outcome in outcomes) for result in Result}
     known = {"recipe": recipe, "values": values, "message": message, "contract": contract}

@@ -17,18 +17,21 @@ T = TypeVar("T")
 COLUMNS = ("Branch", "Before", "Build", "Lines", "Review", "Result")
 
 
-def row(outcome: Outcome, quote: Callable[[str], str] = str) -> tuple[str, ...]:
+def row(outcome: Outcome, quote: Callable[[str], str] = str, *, reverse: bool = False) -> tuple[str, ...]:
     """One line of the summary, in the order of ``COLUMNS``. ``quote`` is applied to text of others."""
-    target, done = outcome.target, outcome.change
+    target, done, error = outcome.target, outcome.change, outcome.error
     name = quote(target.name) + ("" if target.revision == target.name else f" ({quote(target.revision)})")
     if done is None:
-        return name, "", "", "", "", f"{outcome.result}: {quote(str(outcome.error))}"
-    changed = (report.lines(done), _review(done)) if done.pairs else ("", "")
-    return name, report.state(done.plan), quote(done.plan.where), *changed, str(outcome.result)
+        why = str(State.NO_BUILD) if outcome.result is Result.SKIPPED else quote(str(error))
+        return name, "", "", "", "", f"{outcome.result}: {why}"
+    changed = report.lines(done) if done.pairs else "", _review(done) if outcome.result is not Result.NEEDED else ""
+    return name, report.state(done.plan), quote(done.plan.where), *changed, report.label(outcome.result, reverse)
 
 
 def _review(done: Patch) -> str:
     """The review in a few words."""
+    if not done.pairs:
+        return ""
     if done.broken:
         return f"{len(done.broken)} of {len(done.findings)} broken"
     held = sum(finding.verdict is Verdict.HELD for finding in done.findings)
@@ -47,14 +50,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def data(outcome: Outcome, where: Mapping[str, str]) -> dict[str, Any]:
+def data(outcome: Outcome, where: Mapping[str, str], *, reverse: bool = False) -> dict[str, Any]:
     """An outcome as data. ``where`` says where its patch is."""
     target, error = outcome.target, outcome.error
     made: dict[str, Any] = {
         "branch": target.name,
         "revision": target.revision,
         "commit": target.commit.name if target.commit else None,
-        "result": str(outcome.result),
+        "result": report.label(outcome.result, reverse),
     }
     if error:
         made["error"] = {"status": error.status, "where": error.where, "what": error.what, "hint": error.hint}
@@ -65,6 +68,7 @@ def body(
     outcomes: Sequence[Outcome],
     place: Mapping[str, str],
     pulls: Sequence[str],
+    default: str,
     options: Sequence[str],
     contract: Mapping[int, str],
     *,
@@ -73,32 +77,38 @@ def body(
     """The text of the pull request, in Markdown.
 
     ``place`` says where the first patch is: its ``patch_file`` or the branch ``created``. ``pulls`` are what is
-    backported (``#31545``), ``options`` those with which a reader gets the same patches, ``contract`` the rows that
-    the review names.
+    backported (``#31545``), to all branches but the ``default`` one. ``options`` are those with which a reader gets
+    the same patches, ``contract`` has the rows that the review names.
     """
-    summary = table([row(outcome, code) for outcome in outcomes])
+    summary = table([row(outcome, code, reverse=reverse) for outcome in outcomes])
     done = [
         (outcome.target, outcome.change) for outcome in outcomes if outcome.change and outcome.result is Result.PATCHED
     ]
     if not done:
         return f"No branch needs a patch.\n\n{summary}\n"
     recipe = done[0][1].recipe
-    names = joined([code(target.name) for target, _ in done])
+    backports = [code(target.name) for target, _ in done if pulls and target.name != default]
+    others = [code(target.name) for target, _ in done if code(target.name) not in backports]
+    about = [f"Backport of {joined(pulls)} to {joined(backports)}."] if backports else []
+    about += [f"For {joined(others)}."] if others else []
     message = git.message(recipe, done[0][1].values, reverse=reverse).partition("\n\n")[2].strip()
     differences = _shared((target, said) for target, change in done for said in _differences(change, reverse))
     reviews = _shared((target, tuple(report.checks(change, code))) for target, change in done)
     parts = [
         re.sub(r"(?<=\S)\n(?=\S)", " ", message),
-        f"Backport of {joined(pulls)} to {names}." if pulls else f"For {names}.",
+        " ".join(about),
         f"### What was found and done\n\n{summary}",
         "### How the branches differ\n\n" + "\n".join(f"- {who}: {said}" for (said, _), who in differences.items()),
         "### What the review showed",
         *(f"{who}:\n\n" + "\n".join(f"- {line}" for line in said) for said, who in reviews.items()),
     ]
     if contract and any(finding.row for _, change in done for finding in change.findings):
-        about = "\n".join(f"{number}. {about}" for number, about in contract.items())
-        parts.append(f"<details><summary>The rows of the contract</summary>\n\n{about}\n\n</details>")
+        titles = "\n".join(f"{number}. {title}" for number, title in contract.items())
+        parts.append(f"<details><summary>The rows of the contract</summary>\n\n{titles}\n\n</details>")
     parts.append(_how_to_check([target for target, _ in done], place, options, reverse))
+    by_hand = recipe.folder / "try.md"
+    if by_hand.is_file() and not reverse:
+        parts.append(f"### How to try it by hand\n\n{by_hand.read_text(encoding='utf8').strip()}")
     notes = () if reverse else recipe.advice.get("patch", ())
     parts += ["### Notes for reviewers\n\n" + "\n".join(f"- {note}" for note in notes)] if notes else []
     return "\n\n".join(parts) + "\n"
@@ -118,16 +128,15 @@ def _differences(done: Patch, reverse: bool) -> Iterator[tuple[str, object]]:
     if reverse:
         yield "the block is removed", None
         return
-    if plan.state is State.OLDER:
+    if plan.ours:
         yield f"the block that is there is brought up to date, {report.lines(done)}", None
         return
-    block = tuple(
-        line.strip() for edit in plan.edits if edit.reason == "the block" for line in edit.text.strip().split("\n")
-    )
-    if block:
-        yield f"a block of {len(block)} lines is added", block
-    for hunk in hunks(split(plan.reference.text), split(plan.result.text)):
-        # The block and the linter's directive may stand directly before the line of the build.
+    changed = hunks(split(plan.reference.text), split(plan.result.text))
+    # The lines of the block may stand directly before the line of the build.
+    added = [line.strip() for hunk in changed for line in hunk.new[: len(hunk.new) - len(hunk.old)]]
+    if added:
+        yield f"{len(added)} lines are added", tuple(filter(None, added))
+    for hunk in changed:
         for before, after in zip(hunk.old, hunk.new[-len(hunk.old) :], strict=False):
             yield f"{code(before.strip())} becomes {code(after.strip())}", None
     if plan.foreign:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from patcher.emit import git, text
 from patcher.lines import count
-from patcher.model import Finding, Patch, Plan, State, Verdict
+from patcher.model import Finding, Patch, Plan, Result, State, Verdict
 
 
 def rows(findings: Sequence[Finding]) -> dict[int, Verdict]:
@@ -37,6 +38,11 @@ def state(plan: Plan) -> str:
     return f"{plan.state} ({plan.foreign.name})" if plan.foreign else str(plan.state)
 
 
+def label(result: Result, reverse: bool) -> str:
+    """A result in a word or two."""
+    return "removed" if reverse and result is Result.PATCHED else str(result)
+
+
 def lines(done: Patch) -> str:
     """How many lines are added and removed: ``+35 -1``."""
     counts = [count(old.text, new.text) for old, new in done.pairs]
@@ -48,7 +54,7 @@ def summary(done: Patch, quote: Callable[[str], str] = str) -> list[str]:
     values = ", ".join(f"{name}={value}" for name, value in done.values.items())
     said = [
         f"ci-patcher: recipe {done.recipe.name}" + (f" ({values})" if values else ""),
-        f"Before: {state(done.plan)}; the build is at {quote(done.plan.where)}",
+        f"Before: {state(done.plan)}; build at {quote(done.plan.where)}",
     ]
     if done.source.revision:
         said.append(f"Base: {quote(done.source.name)}, commit {done.source.revision}")
@@ -66,15 +72,26 @@ def checks(done: Patch, quote: Callable[[str], str] = str) -> list[str]:
     scenarios = [finding for finding in done.findings if finding.row]
     if scenarios:
         shown = ranges([row for row, verdict in rows(scenarios).items() if verdict is Verdict.HELD]) or "none"
-        said.append(f"Contract, with a stub engine and no real build: {len(scenarios)} scenarios, rows held: {shown}")
+        said.append(f"Contract, with a stub engine: {len(scenarios)} scenarios, rows held: {shown}")
     reasons: dict[tuple[Verdict, str], list[int]] = {}
     for finding in scenarios:
         if finding.verdict is not Verdict.HELD:
             reasons.setdefault((finding.verdict, finding.detail), []).append(finding.row)
     said += [f"Contract, {verdict}: rows {ranges(of)}: {quote(why)}" for (verdict, why), of in reasons.items()]
-    if any("\r\n" in script.text for pair in done.pairs for script in pair):
-        said.append("The lines end with CR LF: git am needs --keep-cr.")
-    return [*said, *done.notes]
+    cr = any("\r\n" in script.text for pair in done.pairs for script in pair)
+    return [*said, *done.notes, *(["The lines end with CR LF: git am needs --keep-cr."] if cr else [])]
+
+
+def below(done: Patch) -> list[str]:
+    """The summary for a mail, in short lines.
+
+    Text from the tree is never broken: GNU patch takes a diff of several lines also where it is indented.
+    """
+    import textwrap  # an mbox alone needs it
+
+    wrapper = textwrap.TextWrapper(70, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    unbroken = summary(done, lambda text: re.sub(r"\s", "\0", text))
+    return [line.replace("\0", " ") for said in unbroken for line in wrapper.wrap(said)]
 
 
 def review(done: Patch) -> list[str]:
@@ -111,7 +128,7 @@ def nothing(done: Patch, reverse: bool) -> str:
 
 def kept(plan: Plan, values: Mapping[str, str]) -> list[str]:
     """The options with which a block of ours stands, where others are asked for."""
-    there = plan.values if plan.values is not None and plan.state is State.OLDER else {}
+    there = plan.values if plan.values is not None and plan.ours else {}
     return [
         f"The block has {name}={value}; `--set {name}={value}` keeps that, without it the block gets {values[name]}."
         for name, value in there.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,11 +81,20 @@ def run(
         return _not_run(wanted, why)
     pool = ThreadPoolExecutor(jobs or (os.cpu_count() or 1) + 1)
     try:
-        (plain,) = stage.play([(Scenario(name="", row=0, before=scenarios.before, expect=Expect()), original, None)])
-        if why := _cannot_run(plain):
+        plain: Event = (Scenario(name="", row=0, before=scenarios.before, expect=Expect()), original, None)
+        reference = pool.submit(stage.play, [plain])
+        work = _Work(stage, wanted, pool, first)
+        (seen,) = reference.result()
+        if why := _cannot_run(seen):
             return _not_run(wanted, why)
-        judge = Judge(stage, plain)
-        findings = _judged(stage, judge, wanted, pool, progress, first)
+        judge = Judge(stage, seen)
+        findings: list[Finding] = []
+        for finding in work.findings(judge):
+            findings.append(finding)
+            if first and finding.verdict is Verdict.BROKEN:
+                return tuple(findings)
+            if progress:
+                progress(len(findings), len(wanted))
         if exhaustive:
             stage.deadline = time.monotonic() + EXHAUSTIVE
             findings += points.run(stage, judge, applicable(stage, scenarios.exhaustive), pool, progress)
@@ -100,41 +109,34 @@ def _not_run(scenarios: Sequence[Scenario], why: str) -> tuple[Finding, ...]:
     return tuple(Finding(one.name, Verdict.NOT_RUN, why, one.row) for one in scenarios)
 
 
-def _judged(
-    stage: Stage,
-    judge: Judge,
-    wanted: Sequence[Scenario],
-    pool: ThreadPoolExecutor,
-    progress: Callable[[int, int], None] | None,
-    first: bool,
-) -> list[Finding]:
-    """The findings of the scenarios, in order."""
-    # Scenarios that differ only in what they expect share an event.
-    events: dict[str, Event] = {}
-    pairs: list[list[str]] = []
-    for one in wanted:
-        event = replace(
-            one, row=0, needs=0, keep=(), languages=(), expect=Expect(), name=one.name if stage.keep else ""
-        )
-        scripts = [stage.patched, *([stage.original] if _wants_reference(one) else [])]
-        pairs.append([f"{script is stage.original} {event}" for script in scripts])
-        events |= {key: (event, script, None) for key, script in zip(pairs[-1], scripts, strict=True)}
-    names = {id(event): key for key, event in events.items()}
-    size = _FEW if first else -(-len(events) // pool._max_workers)
-    groups = stage.batches(list(events.values()), size)
-    seen: dict[str, Observation] = {}
-    findings: list[Finding] = []
-    for group, future in [(group, pool.submit(stage.play, group)) for group in groups]:
-        seen.update(zip((names[id(event)] for event in group), future.result(), strict=True))
-        for one, pair in zip(wanted[len(findings) :], pairs[len(findings) :], strict=True):
-            if any(key not in seen for key in pair):
-                break
-            findings.append(_finding(stage, judge, one, [seen[key] for key in pair]))
-            if first and findings[-1].verdict is Verdict.BROKEN:
-                return findings
-        if progress:
-            progress(len(findings), len(wanted))
-    return findings
+class _Work:
+    """The events of the scenarios, under way; those that differ only in what they expect share one."""
+
+    def __init__(self, stage: Stage, wanted: Sequence[Scenario], pool: ThreadPoolExecutor, first: bool) -> None:
+        self.stage, self.wanted = stage, wanted
+        events: dict[str, Event] = {}
+        self.keys: list[list[str]] = []
+        for one in wanted:
+            name = one.name if stage.keep else ""
+            compared = Expect(calls="reference" if one.expect.calls == "reference" else "")
+            event = replace(one, name=name, row=0, needs=0, keep=(), languages=(), expect=compared)
+            scripts = [stage.patched, *([stage.original] if _wants_reference(one) else [])]
+            self.keys.append([f"{script is stage.original} {event}" for script in scripts])
+            events |= {key: (event, script, None) for key, script in zip(self.keys[-1], scripts, strict=True)}
+        names = {id(event): key for key, event in events.items()}
+        size = _FEW if first else -(-len(events) // pool._max_workers) or 1
+        groups = stage.batches(list(events.values()), size)
+        self.futures = [([names[id(event)] for event in group], pool.submit(stage.play, group)) for group in groups]
+
+    def findings(self, judge: Judge) -> Iterator[Finding]:
+        """The findings of the scenarios, in order, each as soon as it can be told."""
+        seen: dict[str, Observation] = {}
+        left = list(zip(self.wanted, self.keys, strict=True))
+        for keys, future in self.futures:
+            seen.update(zip(keys, future.result(), strict=True))
+            while left and all(key in seen for key in left[0][1]):
+                scenario, pair = left.pop(0)
+                yield _finding(self.stage, judge, scenario, [seen[key] for key in pair])
 
 
 def _finding(stage: Stage, judge: Judge, scenario: Scenario, seen: Sequence[Observation]) -> Finding:

@@ -65,9 +65,9 @@ class Judge:
         if scenario.needs and reference and not self._arises(scenario, reference):
             return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
         if problems := self.problems(scenario, seen, reference):
-            evidence = self.evidence(scenario, seen, reference)
+            evidence = self.story(scenario, seen, reference or self.plain)
             return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)
-        return Finding(scenario.name, Verdict.HELD, "", scenario.row, self.happened(scenario, seen))
+        return Finding(scenario.name, Verdict.HELD, "", scenario.row, self.story(scenario, seen))
 
     @staticmethod
     def _arises(scenario: Scenario, reference: Observation) -> bool:
@@ -169,53 +169,38 @@ class Judge:
                 return ""
         return f"{self.place} holds what it must not"
 
-    def evidence(self, scenario: Scenario, seen: Observation, reference: Observation | None) -> str:
-        """The tagged calls and the tree beside the expected ones, and the end of the output."""
-        words = self.stage.words(scenario, self.stage.patched)
-        root = fill(self.scenarios.root, words)
-        lines = [f"steps: {', '.join(scenario.steps)}"]
-        for name, run in seen.runs.items():
-            lines.append(f"run {name}: status {run.status}")
-            lines += [f"  called {' '.join(call)}" for call in run.tagged()]
-            if reference and name in reference.runs:
-                lines += [f"  unpatched, {' '.join(call)}" for call in reference.runs[name].tagged()]
-        for table in scenario.expect.leaves:
-            if isinstance(table, dict):
-                shown = ", ".join(f"{fill(path, words)} = {tree}" for path, tree in table.items())
-                lines.append(f"expected in {root}: {shown or 'nothing'}")
-        for number, listing in enumerate(seen.looks, 1):
-            lines.append(f"found in {root}{' on the way' if number < len(seen.looks) else ''}:")
-            lines += [f"  {path} {' '.join(entry)}".rstrip() for path, entry in sorted(_below(listing, root).items())]
-        for name, run in seen.runs.items():
-            lines += [f"output of run {name}:", *(f"  {line}" for line in run.output.splitlines()[-8:])]
-            lines += [f"errors of run {name}:", *(f"  {line}" for line in run.errors.splitlines()[-25:])]
-        if len(lines) > _LINES:
-            lines[_LINES:] = [f"... and {len(lines) - _LINES} lines more"]
-        return "\n".join(line[:_WIDTH] for line in lines)
+    def story(self, scenario: Scenario, seen: Observation, reference: Observation | None = None) -> str:
+        """The steps, the tagged calls and the tree before and after; with a reference also what it called, every
+        look and the end of the output.
 
-    def happened(self, scenario: Scenario, seen: Observation) -> str:
-        """The steps, the tagged calls, and the tree before and after, for a scenario that held.
-
-        The same on every run: ``…`` stands for an entry of the tree that nothing here has named.
+        Without one the text is the same on every run: ``…`` stands for an entry of the tree that nothing has named.
         """
         words = self.stage.words(scenario, self.stage.patched)
         root = fill(self.scenarios.root, words)
-        tables = [table for table in scenario.expect.leaves if isinstance(table, dict)]
-        named = {fill(path, words) for path in (*(scenario.keep or ()), *(name for one in tables for name in one))}
+        tables = [fill(table, words) for table in scenario.expect.leaves if isinstance(table, Mapping)]
+        named = {*fill(scenario.keep or (), words), *(path for table in tables for path in table)}
         named |= {path.partition("/")[0] for path in _below(seen.before, root)}
         inside = re.compile(rf"({re.escape(root)}/)([^/,\s]+)")
 
         def steady(text: str) -> str:
-            return inside.sub(lambda match: match[1] + (match[2] if match[2] in named else "…"), text)
+            return inside.sub(lambda match: match[1] + (match[2] if reference or match[2] in named else "…"), text)
 
         lines = [f"steps: {', '.join(scenario.steps)}"]
         for name, run in seen.runs.items():
             lines += [f"run {name} called {steady(' '.join(call))}" for call in run.tagged()]
             lines.append(f"run {name} ended with {run.status}")
-        for when, listing in (("before", seen.before), ("after", seen.looks[-1])):
+        between = [("on the way", look) for look in seen.looks[:-1] if reference]
+        for when, listing in (("before", seen.before), *between, ("after", seen.looks[-1] if seen.looks else {})):
             tree = [steady(f"{root}/{path}{_shown(entry)}") for path, entry in sorted(_below(listing, root).items())]
             lines.append(f"{when}, in {root}{':' if tree else ': nothing'}")
             lines += [f"  {line.removeprefix(f'{root}/')}" for line in tree]
+        if reference:
+            lines += [f"expected: {', '.join(f'{path} = {tree}' for path, tree in one.items())}" for one in tables]
+            for name, run in reference.runs.items():
+                lines += [f"unpatched, run {name} called {' '.join(call)}" for call in run.tagged()]
+            for name, run in seen.runs.items():
+                lines += [f"output of run {name}:", *(f"  {line}" for line in run.output.splitlines()[-8:])]
+                lines += [f"errors of run {name}:", *(f"  {line}" for line in run.errors.splitlines()[-25:])]
         return "\n".join(line[:_WIDTH] for line in lines[:_LINES])
 
 

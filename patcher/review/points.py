@@ -72,7 +72,7 @@ def run(
         for point, event in zip(names, events, strict=True):
             if problems := judge.problems(scenario, seen[id(event)], None):
                 broken.append(f"{point}: {'; '.join(problems)}")
-                evidence = evidence or f"{point}\n{judge.evidence(scenario, seen[id(event)], None)}"
+                evidence = evidence or f"{point}\n{judge.story(scenario, seen[id(event)], judge.plain)}"
         verdict = Verdict.BROKEN if broken or not names else Verdict.HELD
         detail = f"{len(names)} points"
         if broken:

@@ -104,15 +104,15 @@ def missing() -> str:
     if done.stdout.strip() == b"ok":
         return ""
     lines = done.stderr.decode("utf8", "replace").strip().splitlines()
-    return f"bubblewrap makes no sandbox here: {(lines or [done.trouble or 'no output'])[-1]}{_advice()}"
+    return f"bubblewrap makes no sandbox here: {(lines or [done.trouble or 'no output'])[-1]}{advice()}"
 
 
-def _advice() -> str:
-    """What keeps bubblewrap from making namespaces, as far as the kernel says."""
+def advice(settings: Path = Path("/proc/sys")) -> str:
+    """What keeps bubblewrap from making namespaces, as far as the kernel's settings say."""
 
     def setting(name: str) -> str:
         with contextlib.suppress(OSError):
-            return Path("/proc/sys", name).read_text(encoding="ascii").strip()
+            return (settings / name).read_text(encoding="ascii").strip()
         return ""
 
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1":

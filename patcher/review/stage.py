@@ -38,9 +38,14 @@ OVERTIME = "the time of the whole review was over"
 OUTPUT = 4 << 20
 """Bytes of one scenario's result, at most."""
 
-_START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
+_START = """import marshal, sys
+names = marshal.load(sys.stdin.buffer)
+for code in marshal.load(sys.stdin.buffer):
+    exec(code, names)
+"""
 _HARNESS = resources.files("patcher.review") / "harness"
 _MOUNTED = 16 << 20
+_USUAL = re.compile(r"#! ?/usr/bin/env (bash|python3)\r?\n")  # as it is said here, without env in between
 # Names that steer the shell, the linker or Python itself, and so say nothing about the block.
 _SPARED = re.compile(r"PATH|IFS|HOME|(OLD)?PWD|ENV|PS\d|E?UID|PPID|TMPDIR|(BASH|SHELL|LD_|PYTHON|LC_|LANG|GIT_).*")
 _READ = re.compile(
@@ -130,7 +135,7 @@ def _harness(name: str) -> str:
 @cache
 def _driver() -> bytes:
     """The driver, compiled once: that takes the sandbox's Python longer than running it."""
-    return marshal.dumps(compile(_harness("driver.py"), "driver.py", "exec"))
+    return marshal.dumps([compile(_harness(name), name, "exec") for name in ("tools.py", "driver.py")])
 
 
 class Stage:
@@ -189,15 +194,18 @@ class Stage:
         runs = {}
         for name in scenario.runs():
             folder = f"{WORK}/run{name}"
-            variables = {**environment, **self._switches(folder), "PATH": f"{folder}/bin:{PATH}"}
+            variables = {**environment, **self._switches(folder), "PATH": f"{folder}/wrap:{folder}/bin:{PATH}"}
             runs[name] = {
                 "folder": folder,
                 "cwd": TREE,
                 "argv": self._argv(scenario, script, words),
                 "environment": {key: fill(value, words) for key, value in variables.items() if value is not False},
             }
+            if runs[name]["argv"] == ["python3", words["script"]]:
+                runs[name]["source"] = self.text(script)  # the driver forks: a new interpreter takes ten times as long
             files += self._run_files(folder, name, scenario, words, trace if name == "1" else None)
         return {
+            "site": _harness("sitecustomize.py"),
             "root": HOME,
             "files": files,
             "runs": runs,
@@ -232,18 +240,24 @@ class Stage:
             "python/sitecustomize.py": _harness("sitecustomize.py"),
             **{f"program.{name}": text for name, text in self.scenarios.programs.items()},
         }
-        wrapped = {name: kind for name, kind in self.scenarios.wrap.items() if "." not in name}
         links = {name: f"program.{name}" for name in self.scenarios.programs}
-        links |= {**dict.fromkeys(self.scenarios.quiet, "quiet.sh"), **dict.fromkeys(wrapped, "wrap.sh")}
+        links |= dict.fromkeys(self.scenarios.quiet, "quiet.sh")
         folder = PurePosixPath(LIBRARY)
-        for path in (folder.parent, folder, *(folder / name for name in ("bin", "python", "wrap"))):
+        for path in (folder.parent, folder, *(folder / name for name in ("bin", "python", "kinds"))):
             yield [str(path), "directory", "755", ""]
         for name, text in texts.items():
             yield [f"{LIBRARY}/{name}", "file", "755", text]
         for name, target in links.items():
             yield [f"{LIBRARY}/bin/{name}", "link", "", f"../{target}"]
-        for name, kind in wrapped.items():
-            yield [f"{LIBRARY}/wrap/{name}", "file", "644", f"{kind}\n"]
+        for name, kind in self.scenarios.wrap.items():
+            yield [f"{LIBRARY}/kinds/{name}", "file", "644", f"{kind}\n"]
+
+    def _kinds(self, scenario: Scenario) -> frozenset[str]:
+        """The kinds of calls that a scenario looks at: only these calls are made by programs that report them."""
+        points = [step.split()[2] for step in scenario.steps if step.startswith("wait ")]
+        kinds = {*scenario.plan, *(point.split(".")[0] for point in points)}
+        every = {*self.scenarios.wrap.values(), "other"}
+        return frozenset(kinds | (every if scenario.expect.calls == "reference" else set()))
 
     def _switches(self, folder: str) -> dict[str, str]:
         """The variables by which the harness gets into the script's own process."""
@@ -256,7 +270,7 @@ class Stage:
     def _argv(self, scenario: Scenario, script: Script, words: Mapping[str, str]) -> list[str]:
         how = scenario.how or self.scenarios.files.get(script.path, "") or next(iter(self.scenarios.how))
         argv = [fill(word, words) for word in self.scenarios.how[how]]
-        if argv == [words["script"]] and not script.text.startswith("#!"):
+        if argv == [words["script"]] and (_USUAL.match(script.text) or not script.text.startswith("#!")):
             argv.insert(0, "python3" if self.language == "python" else "bash")
         return argv
 
@@ -274,9 +288,13 @@ class Stage:
         self, folder: str, name: str, scenario: Scenario, words: Mapping[str, str], trace: Trace | None
     ) -> Iterator[list[str]]:
         """The control directory of one run."""
-        preludes = "\n".join(self.scenarios.preludes[name].get(self.language, "") for name in scenario.preludes)
+        preludes = [self.scenarios.preludes[name].get(self.language, "") for name in scenario.preludes]
         events = [f"{name} {kind}\n" for name, kind in self.scenarios.wrap.items() if "." in name]
-        shell = f"unset BASH_ENV\n{preludes}\n"
+        kinds = self._kinds(scenario) if trace is None else frozenset([*self.scenarios.wrap.values(), "other"])
+        if not kinds - {"build", *self.scenarios.wrap.values()}:
+            preludes.append(self.scenarios.later.get(self.language, ""))
+        prelude = "\n".join(preludes)
+        shell = f"unset BASH_ENV\nexport CI_PATCHER_PID=$$\n{prelude}\n"
         if trace is not None:
             at = {"script": words["script"], "lines": trace.lines, "point": trace.point}
             settings = {**at, "signal": trace.signal, "whom": trace.whom}
@@ -285,6 +303,9 @@ class Stage:
             shell += "".join(f"ci_patcher_{key}={value}\n" for key, value in settings.items()) + _harness("trace.sh")
         # A program finds its run by the name that it is called by.
         yield [f"{folder}/bin", "link", "", f"{LIBRARY}/bin"]
+        for program, kind in self.scenarios.wrap.items():
+            if kind in kinds and "." not in program:
+                yield [f"{folder}/wrap/{program}", "link", "", f"{LIBRARY}/wrap.sh"]
         yield [f"{folder}/at", "pipe", "600", ""]
         yield [f"{folder}/go", "pipe", "600", ""]
         yield [f"{folder}/log", "file", "644", ""]
@@ -292,15 +313,15 @@ class Stage:
         yield [f"{folder}/watched", "file", "644", f"{fill(self.scenarios.root, words)}/\n{''.join(events)}"]
         yield [f"{folder}/prelude.sh", "file", "644", shell]
         if preludes and self.language == "python":
-            yield [f"{folder}/prelude.py", "file", "644", preludes]
+            yield [f"{folder}/prelude.py", "file", "644", prelude]
         for key, value in scenario.plan.items():
-            run, _, key = key.rpartition(".")
+            run, _, kind = key.rpartition(".")
             if run not in {"", name}:
                 continue
             plans = [value] if isinstance(value, str) else value
             for number, word in enumerate(plans, 1):
-                yield [f"{folder}/plan/{key}.{number}", "file", "644", f"{word}\n"]
-            yield [f"{folder}/plan/{key}", "file", "644", f"{plans[-1]}\n"]
+                yield [f"{folder}/plan/{kind}.{number}", "file", "644", f"{word}\n"]
+            yield [f"{folder}/plan/{kind}", "file", "644", f"{plans[-1]}\n"]
         for step in scenario.steps:
             verb, *rest = step.split()
             if verb == "wait" and rest[0] == name:
@@ -313,16 +334,7 @@ class Stage:
             return [Observation(trouble=(OVERTIME,)) for _ in events]
         jobs = [self.job(*event) for event in events]
         binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self._binds(event, job)]
-        masks = [[path, "mask", "755", _harness("launch.sh")] for path in self._masked()]
-        done = sandbox.run(
-            [sandbox.python(), "-I", "-S", "-c", _START],
-            stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + _driver(),
-            binds=binds,
-            entries=[*self.library, [WORK, "directory", "777", ""], *masks],
-            seconds=seconds,
-            output=OUTPUT * len(jobs),
-            stop=self.stop,
-        )
+        done = self.perform(jobs, binds, seconds)
         if time.monotonic() > self.deadline:
             done = dataclasses.replace(done, trouble=OVERTIME, stderr=b"")
         told = [*done.stdout.splitlines(), *([b""] * len(jobs))]
@@ -330,6 +342,22 @@ class Stage:
         if self.keep:
             _keep(self.keep, events[0][0], seen[0].kept)
         return seen
+
+    def perform(
+        self, jobs: Sequence[dict[str, Any]], binds: Sequence[sandbox.Bind], seconds: float, *, drop: bool = True
+    ) -> sandbox.Completed:
+        """Has the driver lead the jobs, one after another, in one sandbox."""
+        masks = [[path, "mask", "755", _harness("launch.sh")] for path in self._masked()]
+        return sandbox.run(
+            [sandbox.python(), "-I", "-S", "-c", _START],
+            stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + _driver(),
+            binds=binds,
+            entries=[*self.library, [WORK, "directory", "777", ""], *masks],
+            seconds=seconds,
+            output=OUTPUT * len(jobs),
+            drop=drop,
+            stop=self.stop,
+        )
 
     def _masked(self) -> tuple[str, ...]:
         """The machine's own programs that a script must not reach, by whatever path."""

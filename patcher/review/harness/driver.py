@@ -15,113 +15,27 @@ import select
 import signal
 import sys
 import time
-from _json import encode_basestring_ascii as quoted
 
-# ruff: noqa: SIM105, F821
+# ruff: noqa: F821, SIM105
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from patcher.review.harness.tools import TEXT, become, dumps, empty, limit, look, place, prepare, read, seal, tail
 
     jobs: list[dict[str, Any]]
 
 PROCESSES = 200  # of a scenario, all together; a real one has about ten
 MEMORY = 1 << 30  # bytes in use by all of them
 INODES = 20_000  # on the sandbox's own file systems
-ENTRIES = 2000  # of one directory tree in the result
-TEXT = 16000  # bytes of one file in the result
-KINDS = {0o120000: "link", 0o040000: "directory", 0o100000: "file"}
 
 
 class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of this program
     """The scenario cannot go on; the argument says why."""
 
 
-def seal() -> None:
-    """Keeps the scripts, which run as the same user, from tracing this process and from reaching its files."""
-    import ctypes  # takes milliseconds, but nothing else can do it
-
-    pr_set_dumpable = 4
-    if ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0):
-        raise OSError("prctl failed")
-
-
-def limit(limits: dict[str, int]) -> None:
-    """Lowers what this process, and so its children, may use."""
-    for name, value in limits.items():
-        number = getattr(resource, name)
-        hard = resource.getrlimit(number)[1]
-        wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(number, (wanted, wanted))
-
-
-def place(path: str, kind: str, mode: str, content: str) -> None:
-    """Makes one file, directory, link or named pipe."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if kind == "link":
-        os.symlink(content, path)
-    elif kind == "pipe":
-        os.mkfifo(path, int(mode, 8))
-    elif kind == "directory":
-        if not os.path.isdir(path):
-            os.mkdir(path)
-            os.chmod(path, int(mode, 8))
-    else:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, int(mode, 8))
-        os.write(descriptor, content.encode("utf8", "surrogateescape"))
-        os.close(descriptor)
-
-
-def look(root: str) -> dict[str, list[str]]:
-    """What lies below ``root``: kind, mode and content of each entry by its path, without following a link."""
-    found: dict[str, list[str]] = {}
-    waiting = [root]
-    while waiting and len(found) < ENTRIES:
-        path = waiting.pop()
-        try:
-            status = os.lstat(path)
-            mode = f"{status.st_mode & 0o7777:o}"
-            kind = KINDS.get(status.st_mode & 0o170000, "other")
-            content = ""
-            if kind == "link":
-                mode, content = "", os.readlink(path)
-            elif kind == "directory":
-                waiting += sorted(os.path.join(path, name) for name in os.listdir(path))
-            elif kind == "file":
-                content = text(path, TEXT // 2)
-            found[path] = [kind, mode, content]
-        except OSError:
-            continue
-    return found
-
-
-def text(path: str, size: int) -> str:
-    """The first and the last ``size`` bytes of a file; all of it where it is short; nothing where it is not there."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError:
-        return ""
-    if len(content) > 2 * size:
-        content = content[:size] + b"\n...\n" + content[-size:]
-    return content.decode("utf8", "replace")
-
-
-def read(path: str) -> str:
-    """The text of a file of /proc; nothing where its process has ended."""
-    try:
-        with open(path, encoding="latin1") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def dumps(value: object) -> str:
-    """A value as JSON."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{quoted(key)}:{dumps(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(dumps, value)) + "]"
-    return quoted(value) if isinstance(value, str) else "null" if value is None else str(value)
+class Become(Exception):  # noqa: N818 - as above
+    """In a child of the driver: it goes on as the Python script of this specification."""
 
 
 class Session:
@@ -140,31 +54,30 @@ class Session:
     def start(self) -> None:
         """Starts the script in a session of its own, with the signal dispositions that a login gives."""
         appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        output = os.open(f"{self.folder}/output", appended, 0o644)
-        errors = os.open(f"{self.folder}/errors", appended, 0o644)
-        null = os.open("/dev/null", os.O_RDONLY)
+        files = [("/dev/null", os.O_RDONLY), (f"{self.folder}/output", appended), (f"{self.folder}/errors", appended)]
+        default = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+        os.chdir(self.spec["cwd"])
+        try:
+            if self.spec.get("code"):
+                self.fork(files)
+                return
+            opened = [(os.POSIX_SPAWN_OPEN, number, *file, 0o644) for number, file in enumerate(files)]
+            argv, environment = self.spec["argv"], self.spec["environment"]
+            self.pid = os.posix_spawnp(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=default)
+        except OSError as error:
+            place(f"{self.folder}/errors", "file", "644", f"cannot start: {error}\n")
+            self.status = 126
+        finally:
+            os.chdir("/")
+
+    def fork(self, files: list[tuple[str, int]]) -> None:
+        """The same in a child of this process, which raises Become."""
         self.pid = os.fork()
         if self.pid == 0:
-            try:
-                os.setsid()
-                for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-                    try:
-                        signal.signal(number, signal.SIG_DFL)
-                    except (OSError, ValueError):
-                        pass
-                os.chdir(self.spec["cwd"])
-                os.dup2(null, 0)
-                os.dup2(output, 1)
-                os.dup2(errors, 2)
-                environment = {**self.spec["environment"], "CI_PATCHER_PID": str(os.getpid())}
-                encoded = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
-                os.execvpe(self.spec["argv"][0], self.spec["argv"], encoded)
-            except BaseException as error:
-                os.write(2, f"cannot start: {error}\n".encode("utf8", "surrogateescape"))
-            finally:
-                os._exit(126)
-        for descriptor in (output, errors, null):
-            os.close(descriptor)
+            os.setsid()
+            for number, file in enumerate(files):
+                os.dup2(os.open(*file, 0o644), number)
+            raise Become(self.spec)
 
     def processes(self) -> dict[str, str]:
         """State of each process of the run's session; one that waits to be reaped is not among them."""
@@ -191,13 +104,9 @@ class Session:
 
     def waits(self, number: int) -> bool:
         """Whether a signal waits for the script; one that the script blocks does not count."""
-        masks = {}
-        for line in read(f"/proc/{self.pid}/status").splitlines():
-            key, _, value = line.partition(":\t")
-            if key in {"SigPnd", "ShdPnd", "SigBlk"}:
-                masks[key] = int(value, 16)
-        pending = (masks.get("SigPnd", 0) | masks.get("ShdPnd", 0)) & ~masks.get("SigBlk", 0)
-        return bool(pending >> (number - 1) & 1)
+        status = dict(line.partition(":\t")[::2] for line in read(f"/proc/{self.pid}/status").splitlines())
+        own, shared, blocked = (int(status.get(key, "0"), 16) for key in ("SigPnd", "ShdPnd", "SigBlk"))
+        return bool((own | shared) & ~blocked & 1 << number - 1)
 
     def left(self) -> dict[str, Any]:
         """What is told of the run."""
@@ -207,7 +116,7 @@ class Session:
         return {
             "pid": self.pid,
             "status": self.status,
-            **{name: text(f"{self.folder}/{name}", size) for name, size in sizes.items()},
+            **{name: tail(f"{self.folder}/{name}", size) for name, size in sizes.items()},
         }
 
     def release(self) -> None:
@@ -243,9 +152,9 @@ class Job:
                     run.status = os.waitstatus_to_exitcode(status)
         points = {run.point: run for run in self.runs.values() if run.pid}
         for descriptor in select.select([*points, self.wakeup], [], [], seconds)[0]:
-            text = os.read(descriptor, 4096)
+            said = os.read(descriptor, 4096)
             if descriptor in points:
-                points[descriptor].at = text.decode("utf8", "replace").split("\n")[-2]
+                points[descriptor].at = said.decode("utf8", "replace").split("\n")[-2]
         self.check()
 
     def check(self) -> None:
@@ -364,29 +273,6 @@ class Job:
         return ""
 
 
-def empty(root: str) -> None:
-    """Removes what is in a directory, whatever its modes; a mount point stays."""
-    number, before = 0, None
-    while (names := os.listdir(root)) != before:
-        before = names
-        for name in names:
-            path = f"{root}/{name}"
-            try:
-                if os.path.islink(path) or not os.path.isdir(path):
-                    os.unlink(path)
-                    continue
-                os.chmod(path, 0o700)
-                # What lies in it comes up, so that no path grows too long.
-                for below in os.scandir(path):
-                    number += 1
-                    if below.is_dir(follow_symlinks=False):
-                        os.chmod(below.path, 0o700)
-                    os.rename(below.path, f"{root}/{number}.{os.getpid()}")
-                os.rmdir(path)
-            except OSError:
-                continue
-
-
 def play(job: dict[str, Any]) -> dict[str, Any]:
     """Runs one job and returns its result."""
     for entry in job["files"]:
@@ -415,15 +301,28 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     os.umask(0o022)
-    seal()
+    seal(True)
     limit(jobs[0]["limits"])
+    prepared: dict[str, Any] = {}
     for number, job in enumerate(jobs):
         if number:
             for folder in jobs[number - 1]["clean"]:
                 empty(folder)
+        for spec in job["runs"].values():
+            if source := spec.get("source"):
+                if source not in prepared:
+                    prepared[source] = prepare(spec["argv"][1], source, job["site"])
+                spec["code"] = prepared[source]
         sys.stdout.write(dumps(play(job)) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    code = None
+    try:
+        main()
+    except Become as child:
+        code = become(child.args[0])
+    if code:
+        sys.modules["__main__"] = type(sys)("__main__")
+        exec(code, sys.modules["__main__"].__dict__)

@@ -126,7 +126,8 @@ def _trace(plan: dict[str, Any]) -> None:
     sys.settrace(line)
 
 
-if RUN and os.environ.get("CI_PATCHER_PID") == str(os.getpid()):
+if RUN and "CI_PATCHER_PID" not in os.environ:  # else a script that the script starts
+    os.environ["CI_PATCHER_PID"] = str(os.getpid())
     time.sleep = lambda _: None
     with open(f"{RUN}/watched", encoding="utf8") as _file:
         _watched, *_kinds = _file.read().splitlines()

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Stands before a program of the system: records the call and stops before it, and after its effect.
-. "${0%/*}/../../lib/stub.sh"
+. /ci-patcher/lib/stub.sh
 name="${0##*/}"
 record file "$name" "$@"
-read -r kind < "${0%/*}/../wrap/$name"
+read -r kind < "/ci-patcher/lib/kinds/$name"
 read -r watched < "$run/watched"
 # The system's program by its path, since what it starts in its turn (flock does) must find those of the run.
 for folder in /usr/local/bin /usr/bin /bin; do
