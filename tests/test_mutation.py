@@ -157,7 +157,7 @@ EQUIVALENT_SHELL = {
     f"{LOCK} | >> -> > at 59": EMPTY,
     f'{LOCK} | "$fd" -> $fd at 95': A_NUMBER,
     f"{GREP} | -qs -> -s at 5": PRINTED,
-    f"{TRAPS} | '' PIPE -> : PIPE at 82": "bash traces this trap into the closed pipe, and what comes of that is chance",
+    f"{TRAPS} | '' PIPE -> : PIPE at 82": "bash traces this trap into the closed pipe; what comes of it is chance",
     'while [ "$handled" != "$received" ] && handled="$received"; do | "$received" -> $received at 47': ASSIGNED,
     f'{OWN} | "$build_status" -> $build_status at 2': A_NUMBER,
     f'{OWN} | "${{new_cache}}/index.json" ->  at 34': ORDER,
