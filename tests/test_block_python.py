@@ -178,6 +178,7 @@ def test_unset(host: Host) -> None:
 def test_outcomes(host: Host, plan: list[str], status: int, state: str, calls: int) -> None:
     done = host.run(*plan)
     assert (done.returncode, host.state, len(host.calls)) == (status, state, calls), done.stderr
+    assert "rm:" not in done.stderr
     assert f"--cache-to=type=local,dest={host.cache}~new." in host.calls[0]
     if state == "new":
         assert host.cache.stat().st_mode & 0o777 == 0o755
