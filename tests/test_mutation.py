@@ -142,7 +142,6 @@ PLACE = '"${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"'
 GREP = """grep -qs 'ref.name":"latest"' "${cache}/index.json" && cache_arg+=(--cache-from "type=local,src=${cache}")"""
 TRAPS = "trap 'received=HUP' HUP; trap 'received=INT' INT; trap 'received=TERM' TERM; trap '' PIPE"
 OWN = '[ "$build_status" = 0 ] || rm -rf "${new_cache}/index.json" "$new_cache"'
-SWAP = 'mv -T "$dir" "$cache" || mv -T "${dir}.old" "$cache" 2> /dev/null || [ -e "$cache" ] || continue 2'
 A_NUMBER = "a number has nothing to split; quoted as every other word is"
 ASSIGNED = "the value of an assignment is not split into words"
 EMPTY = "the lock file is empty and stays so"
@@ -163,7 +162,6 @@ EQUIVALENT_SHELL = {
     f'{OWN} | "${{new_cache}}/index.json" ->  at 34': ORDER,
     'flock --exclusive --nonblock "$fd" || continue | "$fd" -> $fd at 29': A_NUMBER,
     'mv -T "$cache" "${dir}.old" 2> /dev/null | -T ->  at 2': NO_SUCH_NAME,
-    f"{SWAP} | -T ->  at 27": NO_SUCH_NAME,
     'rm -rf "${cache}~new."* 2> /dev/null | rm -rf -> rm -r at 0': NO_QUESTION,
     '[ -z "$received" ] || kill -s "$received" "$BASHPID" | "$BASHPID" -> $BASHPID at 42': A_NUMBER,
     'exit "$build_status" | "$build_status" -> $build_status at 5': A_NUMBER,
