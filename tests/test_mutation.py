@@ -139,7 +139,7 @@ PYTHON = [
 
 LOCK = '{ [ -w "$DANGER_DOCKER_BUILD_CACHE_HOST_DIR" ] && exec {fd}>>"${cache}~lock" && flock --shared "$fd"; } ||'
 PLACE = '"${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"'
-GREP = """grep -qs 'ref.name":"latest"' "${cache}/index.json" && cache_arg+=(--cache-from "type=local,src=${cache}")"""
+GREP = """grep -qs 'ref.name": *"latest"' "${cache}/index.json\""""
 TRAPS = "trap 'received=HUP' HUP; trap 'received=INT' INT; trap 'received=TERM' TERM; trap '' PIPE"
 OWN = '[ "$build_status" = 0 ] || rm -rf "${new_cache}/index.json" "$new_cache"'
 A_NUMBER = "a number has nothing to split; quoted as every other word is"
@@ -168,7 +168,7 @@ EQUIVALENT_SHELL = {
 }
 
 OPEN = 'fcntl.flock(lock := open(f"{cache}~lock", "ab"), fcntl.LOCK_SH)'
-GREP_PYTHON = """if subprocess.call(["grep", "-qs", 'ref.name":"latest"', f"{cache}/index.json"]) == 0:"""
+GREP_PYTHON = """if subprocess.call(["grep", "-qs", 'ref.name": *"latest"', f"{cache}/index.json"]) != 1:"""
 OWN_PYTHON = 'subprocess.call(["rm", "-rf", f"{new_cache}/index.json", new_cache])'
 INDEXES = 'indexes = [f"{cache}/index.json", *glob.glob(f"{glob.escape(cache)}~new.*/index.json")]'
 ASIDE = 'subprocess.run(["mv", "-T", cache, f"{new_cache}.old"], capture_output=True)'
