@@ -600,14 +600,15 @@ def test_the_summary_as_data(repo: Path, out: Path) -> None:
 def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> None:
     commit(repo, "22.x", FIXTURES / "no-build")
     commit(repo, "29.1", FIXTURES / "29.1")
-    branches = ("22.x", "29.1", "27.x", "28.x")
+    git(repo, "checkout", "--quiet", "master")
+    branches = ("22.x", "29.1", "27.x", "28.x", "master")
     result = run(repo, *branches, "-o", out, "--pr-body", "--github-pull", "#31545", *WHO)
     assert result.exit_code == 0, result.stderr
     text = (out / "pull-request.md").read_text()
     for part in (
         "DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set",
         "https://docs.docker.com/build/cache/backends/local/",
-        "Backport of #31545 to `27.x` and `28.x`. For `29.1`.",
+        "Backport of #31545 to `29.1`, `27.x` and `28.x`. For `master`.",
         "| skipped: no image build ",
         "lines of the block of #31545 are removed first",
         "` becomes `docker_build_cached docker buildx build",

@@ -112,7 +112,15 @@ def test_a_sandbox_shows_nothing_of_the_caller(tmp_path: Path) -> None:
     )
     assert seen.status == 3
     assert set(seen.stdout.decode().split()) <= {
-        *("/home:", "/tmp:", "/run:", "/root:", "PWD=/", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin"),
+        *(
+            "/home:",
+            "/tmp:",
+            "/run:",
+            "/root:",
+            "PWD=/",
+            "LC_ALL=C.UTF-8",
+            "PATH=/usr/local/bin:/usr/bin:/bin",
+        ),
         *(word for word in seen.stdout.decode().split() if word.startswith((".pyenv", "OLDPWD=", "_=", "SHLVL="))),
     }
 
@@ -203,29 +211,34 @@ from pathlib import Path
 from patcher.model import Script
 from patcher.review import behaviour
 good = Script("a/script.sh", "#!/usr/bin/env bash\\ntool\\n")
-held = "trap '' HUP TERM\\nsetsid /bin/sleep 98765 & /bin/sleep 98765\\n"
-bad = Script("a/script.sh", "#!/usr/bin/env bash\\ntool\\n" + held)
+held = "trap '' HUP TERM\\nsetsid /bin/sleep {0} & /bin/sleep {0}\\n"
+bad = Script("a/script.sh", "#!/usr/bin/env bash\\ntool\\n" + held.format(sys.argv[2]))
 behaviour.run(behaviour.load_scenarios(Path(sys.argv[1]), "hostile"), good, bad, options={})
 """
+
+
+SLEEP = f"98765.{os.getpid()}"
 
 
 def sleeping() -> bool:
     """Whether a process of the script above is there."""
     commands = (path / "cmdline" for path in Path("/proc").iterdir() if path.name.isdigit())
-    return any(b"98765" in command.read_bytes() for command in commands if command.exists())
+    return any(SLEEP.encode() in command.read_bytes() for command in commands if command.exists())
 
 
 @needs_sandbox
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_the_review(tmp_path: Path, number: int) -> None:
     scenarios(tmp_path, 30)
-    before = set(Path(tempfile.gettempdir()).iterdir())
-    with subprocess.Popen([sys.executable, "-c", ENDED, str(tmp_path)], stderr=subprocess.DEVNULL) as program:
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-c", ENDED, str(tmp_path), SLEEP]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as program:
         wait(sleeping)
         program.send_signal(number)
         program.wait(5)
     wait(lambda: not sleeping())
-    assert set(Path(tempfile.gettempdir()).iterdir()) <= before
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def wait(for_what: Callable[[], bool]) -> None:

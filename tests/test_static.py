@@ -152,15 +152,7 @@ def test_shellcheck_of_the_older_branches_finds_nothing_either(tree: Callable[[s
         done = pipeline.change(source_of(tree(name)), RECIPE, RECIPE.values({}), verify=False)
         found = []
         for script in done.pairs[0]:
-            flags = [
-                "--external-sources",
-                "--check-sourced",
-                "--source-path=SCRIPTDIR",
-                "--exclude=SC2162",
-                "-f",
-                "gcc",
-                "-",
-            ]
+            flags = [*static.SHELLCHECK[:-1], "--format=gcc", "-"]
             shown = subprocess.run([program, *flags], input=script.data, capture_output=True, check=False).stdout
             found.append(shown.decode().count("[SC"))
         assert found[1] <= found[0], name

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -23,7 +23,7 @@ from patcher.review.stage import EXHAUSTIVE, OVERTIME, Event, Observation, Stage
 
 load_scenarios = load
 
-_FEW = 9  # scenarios that share a sandbox where the first that does not hold ends the review
+_FEW = 9  # events that share a sandbox where the first scenario that does not hold ends the review
 
 
 def _wants_reference(scenario: Scenario) -> bool:
@@ -79,11 +79,12 @@ def run(
     wanted = applicable(stage, scenarios.scenarios)
     if why := sandbox.missing():
         return _not_run(wanted, why)
-    pool = ThreadPoolExecutor(jobs or (os.cpu_count() or 1) + 1)
+    jobs = jobs or (os.cpu_count() or 1) + 1
+    pool = ThreadPoolExecutor(jobs)
     try:
         plain: Event = (Scenario(name="", row=0, before=scenarios.before, expect=Expect()), original, None)
         reference = pool.submit(stage.play, [plain])
-        work = _Work(stage, wanted, pool, first)
+        work = _Work(stage, wanted, pool, 0 if first else jobs)
         (seen,) = reference.result()
         if why := _cannot_run(seen):
             return _not_run(wanted, why)
@@ -110,9 +111,12 @@ def _not_run(scenarios: Sequence[Scenario], why: str) -> tuple[Finding, ...]:
 
 
 class _Work:
-    """The events of the scenarios, under way; those that differ only in what they expect share one."""
+    """The events of the scenarios, under way in ``count`` sandboxes; 0 is a sandbox for every few, in their order.
 
-    def __init__(self, stage: Stage, wanted: Sequence[Scenario], pool: ThreadPoolExecutor, first: bool) -> None:
+    Scenarios that differ only in what they expect share an event.
+    """
+
+    def __init__(self, stage: Stage, wanted: Sequence[Scenario], pool: Executor, count: int) -> None:
         self.stage, self.wanted = stage, wanted
         events: dict[str, Event] = {}
         self.keys: list[list[str]] = []
@@ -124,8 +128,9 @@ class _Work:
             self.keys.append([f"{script is stage.original} {event}" for script in scripts])
             events |= {key: (event, script, None) for key, script in zip(self.keys[-1], scripts, strict=True)}
         names = {id(event): key for key, event in events.items()}
-        size = _FEW if first else -(-len(events) // pool._max_workers) or 1
-        groups = stage.batches(list(events.values()), size)
+        every = list(events.values())
+        parts = [every] if count else [every[at : at + _FEW] for at in range(0, len(every), _FEW)]
+        groups = [group for part in parts for group in stage.batches(part, count or 1)]
         self.futures = [([names[id(event)] for event in group], pool.submit(stage.play, group)) for group in groups]
 
     def findings(self, judge: Judge) -> Iterator[Finding]:

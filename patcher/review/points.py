@@ -59,7 +59,7 @@ def run(
         if key not in counted:
             counted[key] = found(stage, scenario, lines)
         events = [strike(stage, scenario, lines, point) for point in counted[key]]
-        groups = stage.batches(events, _BATCH)
+        groups = stage.batches(events, len(events) // _BATCH + 1)
         work.append((scenario, counted[key], [(group, pool.submit(stage.play, group)) for group in groups], events))
     findings = []
     for number, (scenario, names, futures, events) in enumerate(work, 1):

@@ -42,13 +42,12 @@ LIMITS: Mapping[str, int] = {
 }
 """Limits of one process in the sandbox, under their names in ``resource``: bytes, seconds and numbers."""
 
-MEMORY = 128 << 20
+MEMORY = 64 << 20
 """Bytes that the sandbox's own file systems take at most, each."""
 
 NOBODY = "65534"
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
-_OVER = "is over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +271,10 @@ def run(
             )
         finally:
             os.close(tell)
+    first = None
     with process:
-        first = _child(told)
         try:
+            first = _child(told)
             kept, trouble = _drain(process, seconds, output, stop)
         finally:
             if first is not None:
@@ -282,6 +282,9 @@ def run(
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(first, signal.SIGKILL)
                 os.close(first)
+            # bubblewrap ends by itself then: killed before, it would leave a zombie to whoever is process 1 outside.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5 if first is not None else 0)
             process.kill()
     return Completed(process.returncode, kept[0], kept[1], trouble, first is not None)
 

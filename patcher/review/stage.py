@@ -52,6 +52,8 @@ _READ = re.compile(
     r"""\$(?:\{[#!]?)?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)|\s-v\s+([A-Za-z_]\w*)"""
 )
 
+_TEMPORARY = re.compile(r"(/tmp/(?:[\w.-]*[.-])?)\w{8,10}(?=/|$)")  # of mktemp and of Python's tempfile
+
 Listing = Mapping[str, tuple[str, str, str]]
 """A directory tree: path -> kind, mode and content."""
 
@@ -83,8 +85,8 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def calls(self) -> list[tuple[str, ...]]:
-        """The recorded calls, each with its tag first."""
-        words = self.log.split("\0")
+        """The recorded calls, each with its tag first; of temporary names what is the same on every run."""
+        words = [_TEMPORARY.sub(r"\1", word) for word in self.log.split("\0")]
         calls, index = [], 0
         while index < len(words) and words[index].isdigit():
             count = int(words[index])
@@ -97,9 +99,8 @@ class Run(msgspec.Struct, frozen=True):
         return [call[1:] for call in self.calls if call[0] == "build"]
 
     def plain(self) -> list[tuple[str, ...]]:
-        """All calls; of the tag only its first word, and of mktemp's names only what is the same on every run."""
-        calls = ((call[0].split(" ")[0], *call[1:]) for call in self.calls)
-        return [tuple(re.sub(r"\btmp\.\w{10}\b", "tmp.", word) for word in call) for call in calls]
+        """All calls; of the tag only its first word, which is the same on every run."""
+        return [(call[0].split(" ")[0], *call[1:]) for call in self.calls]
 
     def dispositions(self) -> list[str]:
         """Which signals are ignored and caught at each call after the build.
@@ -210,6 +211,7 @@ class Stage:
             "files": files,
             "runs": runs,
             "clean": ["/home", "/tmp", WORK],
+            "systems": ["/home", "/tmp", "/run", "/dev/shm", *(fill(mount.at, words) for mount in scenario.mounts)],
             "keep": ["/home", WORK, "/tmp"] if self.keep else [],
             "steps": list(scenario.steps),
             "seconds": self.scenarios.seconds,
@@ -255,16 +257,15 @@ class Stage:
     def _kinds(self, scenario: Scenario) -> frozenset[str]:
         """The kinds of calls that a scenario looks at: only these calls are made by programs that report them."""
         points = [step.split()[2] for step in scenario.steps if step.startswith("wait ")]
-        kinds = {*scenario.plan, *(point.split(".")[0] for point in points)}
+        kinds = {*(key.rpartition(".")[2] for key in scenario.plan), *(point.split(".")[0] for point in points)}
         every = {*self.scenarios.wrap.values(), "other"}
         return frozenset(kinds | (every if scenario.expect.calls == "reference" else set()))
 
     def _switches(self, folder: str) -> dict[str, str]:
         """The variables by which the harness gets into the script's own process."""
         inside = {"CI_PATCHER_RUN": folder}
-        if self.language == "python":  # a real version builds with the words of a set
-            same = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-            return {**inside, **same, "PYTHONPATH": f"{LIBRARY}/python"}
+        if self.language == "python":
+            return {**inside, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"{LIBRARY}/python"}
         return {**inside, "BASH_ENV": f"{folder}/prelude.sh"}
 
     def _argv(self, scenario: Scenario, script: Script, words: Mapping[str, str]) -> list[str]:
@@ -376,12 +377,12 @@ class Stage:
             entries = [*([folder, "directory", "777", ""] for folder in sorted(folders)), *entries]
             yield sandbox.Bind(Path(), at, mount.read_only, _MOUNTED, [one for one in entries if one[0] != at])
 
-    def batches(self, events: Sequence[Event], size: int) -> list[list[Event]]:
-        """The events in groups of about ``size`` that share a sandbox."""
+    def batches(self, events: Sequence[Event], count: int) -> list[list[Event]]:
+        """The events in groups that share a sandbox: ``count`` of them, and one for each event that has it alone."""
         alone = [event for event in events if event[0].mounts or self.keep]
         together = [event for event in events if not (event[0].mounts or self.keep)]
-        count = -(-len(together) // size)
-        return [*([event] for event in alone), *(together[number::count] for number in range(count))]
+        groups = [*([event] for event in alone), *(together[number::count] for number in range(count))]
+        return [group for group in groups if group]
 
 
 @cache

@@ -23,7 +23,7 @@ from patcher.model import Finding, Script, Verdict
 from patcher.review import sandbox
 
 # Upstream's lint: test/lint/lint-shell.py and test/lint/lint-python.py.
-_SHELLCHECK = ("--external-sources", "--check-sourced", "--source-path=SCRIPTDIR", "--exclude=SC2162", "--format=json")
+SHELLCHECK = ("--external-sources", "--check-sourced", "--source-path=SCRIPTDIR", "--exclude=SC2162", "--format=json")
 _RUFF = ("check", "--isolated", "--no-cache", "--select=B006,B008,E,F,PLE,W", "--ignore=E501,E741")
 _VULTURE = """import sys
 sys.path.insert(0, "/ci-patcher")
@@ -204,7 +204,7 @@ def _messages(name: str, words: Sequence[str], pair: Sequence[Script]) -> list[C
 
 def _shellcheck(pair: Sequence[Script]) -> list[Counter[str]] | str:
     shell = [] if pair[1].text.lstrip("\ufeff").startswith("#!") else ["--shell=bash"]
-    return _messages("shellcheck", [*_SHELLCHECK, *shell], pair)
+    return _messages("shellcheck", [*SHELLCHECK, *shell], pair)
 
 
 def _ruff(pair: Sequence[Script]) -> list[Counter[str]] | str:

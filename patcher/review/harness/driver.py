@@ -21,7 +21,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from patcher.review.harness.tools import TEXT, become, dumps, empty, limit, look, place, prepare, read, seal, tail
+    from patcher.review.harness.tools import (
+        TEXT,
+        become,
+        dumps,
+        empty,
+        inodes,
+        limit,
+        look,
+        place,
+        prepare,
+        read,
+        seal,
+        tail,
+    )
 
     jobs: list[dict[str, Any]]
 
@@ -172,8 +185,7 @@ class Job:
         pages = sum(int((read(f"/proc/{name}/statm") or "0 0").split()[1]) for name in names)
         if pages * resource.getpagesize() > MEMORY:
             raise Stop(f"more than {MEMORY} bytes of memory")
-        systems = [os.statvfs(path) for path in ("/home", "/tmp", "/run", "/dev/shm")]
-        if sum(system.f_files - system.f_ffree for system in systems) > INODES:
+        if sum(map(inodes, self.job["systems"])) > INODES:
             raise Stop(f"more than {INODES} files")
 
     def wait(self, run: Session, point: str, or_lock: bool) -> None:

@@ -27,20 +27,23 @@ def limit(limits: dict[str, int]) -> None:
 
 
 def place(path: str, kind: str, mode: str, content: str) -> None:
-    """Makes one file, directory, link or named pipe."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if kind == "link":
-        os.symlink(content, path)
-    elif kind == "pipe":
-        os.mkfifo(path, int(mode, 8))
-    elif kind == "directory":
-        if not os.path.isdir(path):
-            os.mkdir(path)
-            os.chmod(path, int(mode, 8))
-    else:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, int(mode, 8))
-        os.write(descriptor, content.encode("utf8", "surrogateescape"))
-        os.close(descriptor)
+    """Makes one file, directory, link or named pipe, and the directories above it."""
+    try:
+        if kind == "link":
+            os.symlink(content, path)
+        elif kind == "pipe":
+            os.mkfifo(path, int(mode, 8))
+        elif kind == "directory":
+            if not os.path.isdir(path):
+                os.mkdir(path)
+                os.chmod(path, int(mode, 8))
+        else:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, int(mode, 8))
+            os.write(descriptor, content.encode("utf8", "surrogateescape"))
+            os.close(descriptor)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path))
+        place(path, kind, mode, content)
 
 
 def look(root: str) -> dict[str, list[str]]:
@@ -85,6 +88,15 @@ def read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def inodes(path: str) -> int:
+    """How many files a file system has; none where it is gone: a script may rename what it is mounted in."""
+    try:
+        system = os.statvfs(path)
+    except OSError:
+        return 0
+    return system.f_files - system.f_ffree
 
 
 def dumps(value: object) -> str:
