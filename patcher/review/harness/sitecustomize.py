@@ -95,7 +95,9 @@ def _trace(plan: dict[str, Any]) -> None:
         return False
 
     def strike() -> None:
+        nonlocal block
         sys.settrace(None)
+        block = None  # a frame keeps its files open, and locked, where the script goes on
         number = getattr(signal, f"SIG{plan['signal']}")
         if plan["whom"] == "group":
             os.killpg(0, number)
@@ -106,7 +108,10 @@ def _trace(plan: dict[str, Any]) -> None:
         nonlocal block, block_line
         name = frame.f_code.co_filename
         if event == "call":
-            # Nothing is traced outside of the script while it does not run the block: it would take seconds.
+            # Nothing is traced outside of the script while it does not run the block: it would take seconds. Python
+            # itself loses a KeyboardInterrupt in a __del__.
+            if frame.f_code.co_name == "__del__":
+                return None
             watched = name == script or (block is not None and not any(part in name for part in PURE))
             return line if watched else None
         if event == "line":
