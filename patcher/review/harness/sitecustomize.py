@@ -94,6 +94,12 @@ def _trace(plan: dict[str, Any]) -> None:
             frame = frame.f_back
         return False
 
+    def lost(frame: FrameType | None) -> bool:
+        """Whether Python itself drops the KeyboardInterrupt of a signal here: in a ``__del__``."""
+        while frame is not None and frame.f_code.co_name != "__del__":
+            frame = frame.f_back
+        return frame is not None
+
     def strike() -> None:
         nonlocal block
         sys.settrace(None)
@@ -108,10 +114,7 @@ def _trace(plan: dict[str, Any]) -> None:
         nonlocal block, block_line
         name = frame.f_code.co_filename
         if event == "call":
-            # Nothing is traced outside of the script while it does not run the block: it would take seconds. Python
-            # itself loses a KeyboardInterrupt in a __del__.
-            if frame.f_code.co_name == "__del__":
-                return None
+            # Nothing is traced outside of the script while it does not run the block: it would take seconds.
             watched = name == script or (block is not None and not any(part in name for part in PURE))
             return line if watched else None
         if event == "line":
@@ -120,7 +123,7 @@ def _trace(plan: dict[str, Any]) -> None:
                     block, block_line = frame, frame.f_lineno
                 elif not within(frame):
                     block = None
-            if block is not None and (at := (name, frame.f_lineno)) not in seen:
+            if block is not None and not lost(frame) and (at := (name, frame.f_lineno)) not in seen:
                 seen.add(at)
                 if target == 0:
                     _append("points", f"line {len(seen)} {block_line}: {os.path.basename(name)}:{frame.f_lineno}\n")
