@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import re
 import signal
 import subprocess
 import tempfile
@@ -88,7 +87,7 @@ def _outcomes(
     with stack:
         for target in targets:
             if target.commit is None:
-                yield outcome(target, error=target.error or _unknown(target))
+                yield outcome(target, error=target.error)
                 continue
             lead, task = tasks[target.name]
             made = _result(task)
@@ -161,8 +160,8 @@ def _made(held: Mapping[str, Source], change: Callable[[Source], Patch], name: s
         return change(held[name])
     except CiPatcherError as error:
         return error
-    except (OSError, subprocess.SubprocessError) as error:
-        return InputError(str(error))
+    except (OSError, subprocess.SubprocessError, MemoryError, RecursionError) as error:
+        return InputError(str(error) or "not enough memory")
 
 
 # the sources
@@ -183,13 +182,3 @@ def _source(objects: Objects, target: Target, recipe: Recipe) -> Source:
 def _same(source: Source) -> object:
     """What two revisions must share for one review to serve both."""
     return tuple(str(script) if isinstance(script, InputError) else script for script in source.held.values())
-
-
-def _unknown(target: Target) -> InputError:
-    if Path(target.name).is_dir():
-        return InputError("a folder, not a branch", hint=f"Is it the clone? ci-patcher backport --repo {target.name}")
-    glob = re.search(r"[*?\[]", target.name)
-    return InputError(
-        "no branch or tag matches" if glob else "no such branch, tag or revision here",
-        hint="`git branch --all` and `git tag` list what there is; nothing is fetched.",
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from patcher.errors import RefusedError
-from patcher.layout import begins_paragraph, first, lead, line_start, next_line, outermost, unquoted, users
+from patcher.layout import begins_paragraph, first, lead, line_start, next_line, unquoted, users
 from patcher.model import Anchor, Change, Command, Edit, Recipe, Script, Syntax
 from patcher.recipe import OPTION_LINE
 
@@ -75,7 +75,9 @@ def _block(syntax: Syntax, anchor: Anchor, change: Change, lines: list[str]) -> 
     """The block, above the build and the comments over it, and set off by blank lines."""
     text = syntax.script.text
     module = change.place == "module"
-    statement = outermost(syntax, anchor.statement) if module else anchor.statement
+    statement = anchor.statement
+    while module and statement.parent >= 0:
+        statement = syntax.statements[statement.parent]
     at = max(lead(syntax, statement.start), first(syntax))
     newline = "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
     indent = text[at : len(text) - len(text[at:].lstrip(" \t"))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from patcher.model import Command, Name, Statement, Syntax, Word
+from patcher.model import Command, Name, Syntax, Word
 
 _QUOTED_INSIDE = re.compile(r'\$\{\w+:?\+"')
 _OPENS = re.compile(r"(^|[\s;])(then|do|else|\{|\()$|[):]$|\bin$")
@@ -38,13 +38,6 @@ def lead(syntax: Syntax, start: int) -> int:
 def first(syntax: Syntax) -> int:
     """Where the first line begins: behind a byte order mark, which bash takes for a part of the first word."""
     return int(syntax.script.language == "python" and syntax.script.text.startswith("\ufeff"))
-
-
-def outermost(syntax: Syntax, statement: Statement) -> Statement:
-    """The statement at the top level around a statement."""
-    while statement.parent >= 0:
-        statement = syntax.statements[statement.parent]
-    return statement
 
 
 def begins_paragraph(text: str, at: int) -> bool:

@@ -6,7 +6,7 @@ Offsets are counted in characters of ``Script.text``, lines and columns from 1, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -88,29 +88,23 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a command. ``text`` is its value where the source alone tells, else None; ``variable`` is
-    set where the word is nothing but one variable; ``room`` is whether other words can be put behind it."""
+    """One word of a command. ``text`` is its value, None where the source alone does not tell; ``variable`` is the
+    variable's name where the word is nothing else (in shell)."""
 
     start: int
     end: int
     text: str | None
     variable: str = ""
-    room: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A variable's name where it is read or assigned.
-
-    ``value`` is what is assigned, where the text alone tells; ``words`` are the words that it has when it is run,
-    unknown ones among them. A value that goes on from the one before has the variable itself among its words.
-    """
+    """A variable's name where it is read or assigned. ``value`` is what is assigned, where the source alone tells."""
 
     offset: int
     name: str
     assigned: bool = False
     value: str | None = None
-    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,46 +113,47 @@ class Command:
 
     ``head`` is the span that a wrapper replaces, and ``callee`` the text in it: empty in shell, where a
     wrapper is put before the first word; ``run(`` in Python, where it stands for ``run``. ``statement`` is
-    the index of the innermost statement around it. ``after_failure`` holds the indices of the commands that
-    must have failed for this one to be reached. ``at`` is where it begins, and ``bar`` says why a wrapper cannot stand
-    for it, empty where one can.
+    the index of the innermost statement around it. ``bar`` says why its words cannot be changed, in a word that the
+    anchor's kind explains; it is empty where they can.
     """
 
     words: tuple[Word, ...]
     head: tuple[int, int]
     callee: str
     statement: int
-    after_failure: frozenset[int] = frozenset()
-    at: int = -1
     bar: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Forward:
-    """One way in which a function of a script hands on its arguments: as the words behind ``words``, without the
-    first ``taken``, None where that is not known."""
-
-    words: tuple[Word, ...]
-    taken: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Syntax:
-    """What a parser found in a script, in the terms that the later stages share for every language.
-
-    ``forwarders`` are the functions of the script that run their own arguments, ``forwards`` how (in shell), and how
-    those do that put something before them.
-    """
+    """What a parser found in a script, in the terms that the later stages share for every language."""
 
     script: Script
     language: str
     statements: tuple[Statement, ...]
-    commands: tuple[Command, ...]
+    commands: tuple[Command, ...]  # by offset
     names: tuple[Name, ...]  # by offset
-    forwarders: frozenset[str] = frozenset()
-    forwards: Mapping[str, tuple[Forward, ...]] = field(default_factory=dict)
     imports: Mapping[str, int] = field(default_factory=dict)  # Python: module -> offset of its statement
     imports_end: int = -1  # Python: where a line behind the last import goes
+
+    def text(self, words: Sequence[Word]) -> str:
+        """Words as the source has them, with one blank between two."""
+        return " ".join(self.script.text[word.start : word.end] for word in words)
+
+    def chain(self, index: int) -> Iterator[Statement]:
+        """The statement of an index, and all those around it, the innermost first."""
+        while index >= 0:
+            yield self.statements[index]
+            index = self.statements[index].parent
+
+    def around(self, indices: Sequence[int]) -> Statement:
+        """The innermost statement that begins its line and stands before or around all statements of the indices."""
+        chains = [list(self.chain(index)) for index in indices]
+        bodies = [{statement.body for statement in chain} for chain in chains]
+        for statement in chains[0]:
+            if all(statement.body in others for others in bodies) and statement.begins_line(self.script.text):
+                return statement
+        return chains[0][-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,11 +280,11 @@ class Change(Table, frozen=True):
     """
 
     before: Lines = Lines()
-    place: Annotated[str, Meta(pattern="^(body|module)$")] = "body"
+    place: Annotated[str, Meta(pattern=r"^(body|module)\Z")] = "body"
     wrap: str = ""
     insert: str = ""
-    imports: tuple[Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], ...] = ()
-    directive: Annotated[str, Meta(pattern=r"^#[^\n]*$")] = ""
+    imports: tuple[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")], ...] = ()
+    directive: Annotated[str, Meta(pattern=r"^#[^\n]*\Z")] = ""
 
 
 class Foreign(Table, frozen=True):
@@ -452,8 +447,8 @@ class Patch:
 @dataclass(frozen=True, slots=True)
 class Target:
     """A revision to work on: ``name`` as it was asked for or a branch's short name, ``label`` the same as a
-    file's or branch's name and unlike all others, ``revision`` what git calls it, ``commit`` None where git
-    does not know it or, for the reason in ``error``, cannot use it."""
+    file's or branch's name and unlike all others, ``revision`` what git calls it. ``error`` says why there is no
+    ``commit``."""
 
     name: str
     label: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -151,10 +152,19 @@ def _targets(objects: Objects, wanted: Mapping[str, str]) -> list[Target]:
         taken.add(label.lower())
         revision = re.sub(r"^refs/(heads|remotes|tags)/", "", ref) or name
         try:
-            targets.append(Target(name, label, revision, objects.commit(ref)))
-        except InputError as error:
-            targets.append(Target(name, label, revision, None, error))
+            commit = objects.commit(ref)
+            error = None if commit else _unknown(name)
+        except InputError as odd:
+            commit, error = None, odd
+        targets.append(Target(name, label, revision, commit, error))
     return targets
+
+
+def _unknown(name: str) -> InputError:
+    if os.path.isdir(name):
+        return InputError("a folder, not a branch", hint=f"Is it the clone? ci-patcher backport --repo {name}")
+    what = "no branch or tag matches" if _GLOB.search(name) else "no such branch, tag or revision here"
+    return InputError(what, hint="`git branch --all` and `git tag` list what there is; nothing is fetched.")
 
 
 def _label(name: str) -> str:

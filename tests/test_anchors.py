@@ -1,346 +1,297 @@
-"""Syntax to anchors: what is the build, and what is not."""
+"""Script shapes: which are refused, with their place, and in which the build is found.
+
+A new shape is a row here. `@@` in the text marks the place of the refusal, or the words of the build.
+"""
 
 from __future__ import annotations
-
-import subprocess
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from patcher import anchors
 from patcher.errors import NoBuildError, RefusedError
 from patcher.model import Anchor, Script
-from patcher.parse import python
-from patcher.parse.shell import parse
-from tests.conftest import needs
+from patcher.pipeline import parse
+
+PATHS = {"shell": "x.sh", "python": "x.py"}
+RUN = "import os, subprocess\ndef run(cmd, **kwargs):\n    return subprocess.run(cmd, **kwargs)\n"
 
 
-def find(text: str) -> Anchor:
-    return anchors.find("image-build", parse(Script("x.sh", text)))
+def read(text: str, language: str) -> tuple[Script, Anchor]:
+    script = Script(PATHS[language], text)
+    return script, anchors.find("image-build", parse(script))
 
 
 NO_BUILD = {
-    "nothing": "",
-    "another command": "docker run a build\n",
-    "another of buildx": "docker buildx inspect build\n",
-    "another engine's": "kaniko build .\n",
-    "printed": "echo docker build .\n",
-    "printed by a function": 'log() { echo "$@"; }\nlog docker build .\n',
-    "in a variable only": 'x="docker build ."\necho "$x"\n',
-    "asked for": "command -v docker && man docker build\n",
-    "with a file's name": "docker-compose build\nmydocker build .\n",
-    "in quotes": '"docker build" .\n',
-    "a variable with another program": "X=kubectl\n$X build .\n",
-    "run in the container": "docker exec -i id docker build .\n",
-    "an array of another command": 'x=(docker run "$T" build)\n"${x[@]}"\n',
-    "an array that prints": 'x=(echo docker build "$T")\n"${x[@]}"\n',
-    "an array with one word of both": 'x=("docker build" "$T")\n"${x[@]}"\n',
-    "a string of another command": 'x="docker run --name=$T build"\n$x\n',
-    "a string that goes on otherwise": 'x=docker\nx+=" run $T"\n$x .\n',
-    "variables that hold each other": "X=$Y\nY=$X\n$X build .\n",
-    "a default that is another program": ': "${X:=kubectl}"\n"$X" build .\n',
-    "an alternative": "${X:+docker} build .\n",
-    "arguments that are not run": "set -- docker build .\necho hi\n",
-    "arguments of the script, not of the function": 'set -- docker build .\nf() { "$@"; }\nf true\n',
-    "arguments of another function": 'f() { set -- docker build .; }\ng() { "$@"; }\ng true\n',
-    "a function that prints the engine": 'd() { echo docker "$@"; }\nd build .\n',
-    "a function that runs another engine": 'd() { kaniko "$@"; }\nd build .\n',
-    "a function that leaves a word out": 'd() { shift; docker "$@"; }\nd build .\n',
-    "a function that calls itself": 'd() { d "$@"; }\nd build .\n',
+    "nothing": ("shell", ""),
+    "another command": ("shell", "docker run a build\n"),
+    "another of buildx": ("shell", "docker buildx inspect build\n"),
+    "another of the engine, behind an option": ("shell", "docker --debug run build\n"),
+    "another program": ("shell", "kaniko build .\ndocker-compose build\nmydocker build .\n"),
+    "printed": ("shell", "echo docker build .\n"),
+    "printed in two words": ("shell", "echo 'docker build .' \"docker build\"\n"),
+    "asked for": ("shell", "command -v docker && man docker build\n"),
+    "one word of both": ("shell", '"docker build" .\n'),
+    "in a variable only": ("shell", 'x="docker build ."\necho "$x"\n'),
+    "a variable with another program": ("shell", "X=kubectl\n$X build .\n"),
+    "run in the container": ("shell", "docker exec -i id docker build .\n"),
+    "text for the container": ("shell", "docker exec id bash -c 'docker build .'\n"),
+    "here-document": ("shell", "cat <<EOF\ndocker build .\nEOF\n"),
+    "quoted here-document": ("shell", "cat << 'EOF'\ndocker build $(\nEOF\n"),
+    "here-document with tabs": ("shell", "if true; then\n\tcat <<-EOF\n\tdocker build .\n\tEOF\nfi\n"),
+    "here-string": ("shell", "cat <<< 'docker build .'\n"),
+    "comment": ("shell", "# docker build .\ntrue # docker build .\n"),
+    "array": ("shell", "x=(\n  docker # one\n  build\n  .\n)\n"),
+    "test": ("shell", "[[ docker == build && -n $x ]]\n"),
+    "pattern": ("shell", 'case $x in docker|build) echo "docker build has no $x" ;; esac\n'),
+    "default": ("shell", 'echo "${x:-docker build .}"\n'),
+    "arithmetic": ("shell", "echo $((docker + build))\n"),
+    "list that is not run": ("python", "c = ['docker', 'build']\nprint(c)"),
+    "string that is not run": ("python", "print('docker build .')\nlogger.info(['docker', 'build'])"),
+    "docstring": ("python", 'def f():\n    """run(["docker", "build"])"""'),
+    "own function that prints": ("python", "def log(cmd):\n    print(cmd)\nlog(['docker', 'build'])"),
+    "own function that changes the list": (
+        "python",
+        "def f(cmd):\n    cmd = ['podman', *cmd]\n    run(cmd)\nf(['docker', 'build'])",
+    ),
+    "defined twice": ("python", "def run(cmd):\n    print(cmd)\nrun(['docker', 'build'])"),
+    "another command in Python": ("python", "run(['docker', 'run', '--rm', 'x'])\nrun(['echo', 'docker', 'build'])"),
+    "unused default": ("python", "def f(cmd=['docker', 'build']):\n    pass"),
+    "a function from elsewhere": ("python", "from util import call\ncall(['docker', 'build'])"),
+    "a list of another function": ("python", "def f():\n    c = ['docker', 'build']\nrun(c)"),
 }
 
 
-@pytest.mark.parametrize("text", NO_BUILD.values(), ids=NO_BUILD)
-def test_what_is_no_build(text: str) -> None:
+@pytest.mark.parametrize(("language", "text"), NO_BUILD.values(), ids=NO_BUILD)
+def test_no_build(language: str, text: str) -> None:
     with pytest.raises(NoBuildError):
-        find(text)
+        read(RUN + text + "\n" if language == "python" else text, language)
 
 
-ENDLESS = {
-    "one that doubles": "x=1\n" + 'x="$x $x"\n' * 60 + "$x build\n",
-    "many that double": "".join(f'x{i}="$x{i - 1} $x{i - 1}"\nx{i}=a{i}\n' for i in range(1, 60)) + "$x59 build\n",
-    "a long chain": "".join(f"x{i}=$x{i + 1}\n" for i in range(2000)) + "$x0 build\n",
-    "functions": "".join(f'f{i}() {{ f{i - 1} "$@"; f{i + 1} a "$@"; }}\n' for i in range(60)) + "f59 build\n",
-}
-
-
-@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
-def test_values_out_of_values_have_bounds(text: str) -> None:
-    with pytest.raises(NoBuildError):
-        find(text)
-
-
-SEVERAL = {
-    "different words": "docker build a\ndocker build b\n",
-    "equal words in both branches": "if a; then docker build .; else docker build .; fi\n",
-    "equal words one after the other": "docker build .; docker build .\n",
-    "two arms": "case $x in a) docker build . ;; b) docker build . ;; esac\n",
-    "tried again with other words": "docker build --pull . || docker build --no-cache .\n",
-    "tried again with fewer words": "docker build --no-cache . || docker build .\n",
-    "tried again in another order": "docker build -t a . || docker build . -t a\n",
-    "with more words behind a success": "docker build . && docker build --no-cache .\n",
-    "two of podman": "podman build a\npodman build b\n",
-}
-
-
-@pytest.mark.parametrize("text", SEVERAL.values(), ids=SEVERAL)
-def test_several_that_cannot_be_told_apart_are_refused_with_their_places(text: str) -> None:
-    with pytest.raises(RefusedError) as caught:
-        find(text)
-    places = caught.value.hint.splitlines()
-    assert len(places) == 2
-    assert all(place.startswith("x.sh:") for place in places)
-
-
-# The text of each build's first word up to `build`.
-ONE = {
-    "plain": ("docker build .\n", ["docker build"]),
-    "buildx": ("docker buildx build .\n", ["docker buildx build"]),
-    "its other names": ("docker image build .\n", ["docker image build"]),
-    "options before": (
-        "docker --context=x -D buildx --builder b build .\n",
-        ["docker --context=x -D buildx --builder b build"],
+# Refused by the search itself, with the first words of the reason.
+REFUSED = {
+    "in case": ("shell", "case $x in\n  a) @@docker build . ;;\nesac\n", "it stands inside a construct"),
+    "in for ((": ("shell", "for ((;;)); do A=1 @@docker build . && break; done\n", "it stands inside a construct"),
+    "in select": ("shell", "select x in a b; do @@docker build .; done\n", "it stands inside a construct"),
+    "in a substitution": ("shell", 'x="$(@@docker build -q .)"\n', "it stands inside a construct"),
+    "in backquotes": ("shell", "x=`@@docker build -q .`\n", "it stands inside a construct"),
+    "in a process substitution": ("shell", "cat < <(@@docker build .)\n", "it stands inside a construct"),
+    "in a here-document": ("shell", "cat <<EOF\n$(@@docker build .)\nEOF\n", "it stands inside a construct"),
+    "in a default": ("shell", "echo ${x:-$(@@docker build .)}\n", "it stands inside a construct"),
+    "beside one that is found": (
+        "shell",
+        "docker build .\ncase a in b) @@docker build . ;; esac\n",
+        "it stands inside a",
     ),
-    "a path": ("/usr/bin/docker build .\n", ["/usr/bin/docker build"]),
-    "quotes": ("'docker' \"build\" .\n", ["'docker' \"build\""]),
-    "over lines": ("docker \\\n  build .\n", ["docker \\\n  build"]),
-    "behind assignments": ("A=1 B=2 docker build .\n", ["docker build"]),
-    "behind wrappers": ("${RETRY} sudo -u a timeout 30m docker build .\n", ["docker build"]),
-    "behind a function that runs its arguments": ('r() { "$@"; }\nr 3 docker build .\n', ["docker build"]),
-    "through a variable": ("X=docker\n$X build .\n", ["$X build"]),
-    "through a variable with all of it": (
-        'X="docker build"\nif a; then X="docker buildx build"; fi\n${X} .\n',
-        ["${X}"],
+    "background": ("shell", "@@docker build . &\nwait\n", "it is started in the background"),
+    "background, in a group": ("shell", "{ true; @@docker build .; } &\n", "it is started in the background"),
+    "text for bash": ("shell", "@@bash -c 'docker build .'\n", "it is text for another shell"),
+    "text for a shell behind a program": ("shell", '@@timeout 5 sh -c "docker build $x"\n', "it is text for another"),
+    "eval": ("shell", '@@eval "docker build ."\n', "it is text for another shell"),
+    "by podman": ("shell", "@@podman build .\n", "podman runs it"),
+    "sometimes another program": ("shell", "X=docker\nif a; then X=podman; fi\n@@$X build .\n", "these words are not"),
+    "sometimes unknown": ("shell", 'X=docker\nif a; then X="$(b)"; fi\n@@$X build .\n', "these words are not always"),
+    "a string that grows": ("shell", 'X=docker\nX+=" buildx"\n@@$X build .\n', "these words are not always a build"),
+    "keyword": ("python", "@@subprocess.run(args=['docker', 'build'])", "its words are a keyword argument"),
+    "keyword of a function": ("python", "@@run(cmd=['docker', 'build'])", "its words are a keyword argument"),
+    "star": ("python", "@@run(*['docker', 'build'])", "its words are separate arguments"),
+    "words": (
+        "python",
+        "def go(*cmd):\n    subprocess.run(cmd)\n@@go('docker', 'build')",
+        "its words are separate arguments",
     ),
-    "through a variable with an assignment in it": ('X="DOCKER_BUILDKIT=1 docker build"\n$X .\n', ["$X"]),
-    "through a variable in quotes": ('X=docker\n"$X" build .\n', ['"$X" build']),
-    "through an array": ('X=(docker buildx)\n"${X[@]}" build .\n', ['"${X[@]}" build']),
-    "through an array with more words": (
-        'x=(docker "--log-level=$L" build --tag="$T" "$D" $(o))\n"${x[@]}"\n',
-        ['"${x[@]}"'],
+    "Popen": ("python", "@@subprocess.Popen(['docker', 'build'])", "it is started in the background"),
+    "Popen of a name": ("python", "c = ['docker', 'build']\n@@subprocess.Popen(c)", "it is started in the background"),
+    "asyncio": ("python", "@@asyncio.create_subprocess_exec('docker', 'build')", "it is started in the background"),
+    "exec": ("python", "@@os.execvp('docker', ['docker', 'build'])", "exec puts it in the place of the script"),
+    "system": ("python", "@@os.system('docker build .')", "it is text for another shell"),
+    "shell": ("python", "@@subprocess.run(f'docker build {x}', shell=True)", "it is text for another shell"),
+    "check_call": (
+        "python",
+        "@@subprocess.check_call(['docker', 'build'])",
+        "the call does not return its exit status",
     ),
-    "through an array that grows": ('x=(docker)\nx+=(build)\nx+=(--tag="$T")\n"${x[@]}" .\n', ['"${x[@]}"']),
-    "through an array that grows for long": (
-        "x=(docker)\n" + 'x+=(--a="$T")\n' * 40 + 'x+=(build)\n"${x[@]}" .\n',
-        ['"${x[@]}"'],
+    "two lists": (
+        "python",
+        "c = ['docker', 'build']\nif a:\n    c = ['podman', 'build']\n@@run(c)",
+        "these words are not always a build",
     ),
-    "through an array out of others": (
-        'x=(docker build)\ny=(sudo "${x[@]}")\ny=("${y[@]}" "$T")\n"${y[@]}"\n',
-        ['"${y[@]}"'],
-    ),
-    "through a local array": ('f() {\n  local x=(docker build "$1")\n  "${x[@]}"\n}\n', ['"${x[@]}"']),
-    "through an array behind a function": ('r() { "$@"; }\nx=(docker build "$T")\nr "${x[@]}"\n', ['"${x[@]}"']),
-    "through a string with more words": ('X="docker build --tag=$T"\n$X "$D"\n', ["$X"]),
-    "through a string that grows": ('X=docker\nX+=" buildx"\nX+=" build"\n$X .\n', ["$X"]),
-    "through a string that holds itself": ('X="docker"\nX="$X build"\n$X .\n', ["$X"]),
-    "through a variable of a variable": ('E=docker\nX="$E build"\n$X .\n', ["$X"]),
-    "through a wrapper in a variable": ('X="timeout 30m docker build"\n$X .\n', ["$X"]),
-    "through the arguments": ('set -- docker build --tag="$T"\n"$@" .\n', ['"$@"']),
-    "through the arguments that grow": ('set -- docker build\nset -- "$@" --tag="$T"\n"$@" .\n', ['"$@"']),
-    "through the arguments in a function": ('f() {\n  set -- docker build "$@"\n  "$@"\n}\nf .\n', ['"$@"']),
-    "through a function": ('d() { command docker "$@"; }\nd build .\n', ["d build"]),
-    "through one of two engines": ('d() { if a; then podman "$@"; else docker "$@"; fi; }\nd build .\n', ["d build"]),
-    "not where a function is called that has it all": (
-        'd() { docker build --label=a "$@"; }\nd . || d --no-cache .\n',
-        ["docker build"],
-    ),
-    "through a default": ("${X:-docker} build .\n", ["${X:-docker} build"]),
-    "through a default without a colon": ("${X-docker} build .\n", ["${X-docker} build"]),
-    "through a default in quotes": ('"${X:-"docker"}" build .\n', ['"${X:-"docker"}" build']),
-    "through a default of a default": ("${X:-${Y:-docker}} build .\n", ["${X:-${Y:-docker}} build"]),
-    "through a default that is assigned": ('"${X:=docker}" build .\n', ['"${X:=docker}" build']),
-    "through a default that was assigned before": (': "${X:=docker}"\n"$X" build .\n', ['"$X" build']),
-    "with a comment in backquotes": ("docker build \\\n  `# why (not)` \\\n  .\n", ["docker build"]),
-    "podman alone": ("podman build .\n", ["podman build"]),
-    "docker beside podman": ("if a; then podman build .; else docker build .; fi\n", ["docker build"]),
-    "tried twice": ("docker build . || { sleep 3; docker build .; }\n", ["docker build"] * 2),
-    "tried twice with more options": ("docker build . || docker build --no-cache . --pull\n", ["docker build"] * 2),
-    "tried three times": (
-        "if ! docker build .; then\n  sleep 3\n  docker build . || docker build .\nfi\n",
-        ["docker build"] * 3,
+    "a list or what a call returns": ("python", "c = ['docker', 'build']\nc = f(c)\n@@run(c)", "these words are not"),
+    "a list that append changes": ("python", "c = ['docker', 'build']\nc.append('x')\n@@run(c)", "these words are not"),
+    "a list with another word in it": ("python", "c = ['docker', 'build']\nc[0] = x\n@@run(c)", "these words are not"),
+    "a global list": (
+        "python",
+        "c = ['docker', 'build']\ndef f():\n    global c\n    c = []\n@@run(c)",
+        "these words are",
     ),
 }
-
-
-@pytest.mark.parametrize(("text", "expected"), ONE.values(), ids=ONE)
-def test_the_one_build(text: str, expected: list[str]) -> None:
-    assert [text[start:end] for start, end in find(text).verbs] == expected
-
-
-def test_several_are_named_by_where_they_are_run() -> None:
-    text = "import subprocess\nc = ['docker', 'build']\nsubprocess.run(c)\nsubprocess.run([*c, '.'])\n"
-    with pytest.raises(RefusedError) as caught:
-        anchors.find("image-build", python.parse(Script("x.py", text)))
-    assert [line.split(": ")[0] for line in caught.value.hint.splitlines()] == ["x.py:3:1", "x.py:4:1"]
-
-
-PYTHON_TRIES = {
-    "a list and more": "if subprocess.run(c).returncode:\n    subprocess.run([*c, '--no-cache'])\n",
-    "a list that grew": "if subprocess.run(c).returncode:\n    c.append('--no-cache')\n    subprocess.run(c)\n",
-}
-
-
-@pytest.mark.parametrize("text", PYTHON_TRIES.values(), ids=PYTHON_TRIES)
-def test_a_later_try_in_python_may_have_more_options(text: str) -> None:
-    text = f"import subprocess\nc = ['docker', 'build', '.']\n{text}"
-    assert len(anchors.find("image-build", python.parse(Script("x.py", text))).commands) == 2
-
-
-# Where a wrapper would stand, marked by a vertical bar.
-HEADS = {
-    "the engine": "|docker build .\n",
-    "before a program": "A=1 |timeout 30m docker build .\n",
-    "before a variable": "|${RETRY} docker build .\n",
-    "before a function behind a variable": 'f() { "$@"; }\n|${RETRY} f docker build .\n',
-    "before a function that runs a program": 'f() { timeout 5 "$@"; }\n|f docker build .\n',
-    "before a function that may run a program": 'f() { if a; then "$@"; else nice "$@"; fi; }\n|f docker build .\n',
-    "before a function that hides functions": 'f() { command "$@"; }\n|f docker build .\n',
-    "before a function that has other arguments": 'f() { set -- env A=1 "$@"; "$@"; }\n|f docker build .\n',
-    "before a function that runs the engine": 'f() { docker "$@"; }\n|f build .\n',
-    "behind a function": 'f() { for i in 1 2; do "$@" && return; done; }\nf |docker build .\n',
-    "behind a function that prints": 'f() { echo "$@"; "$@"; }\nf |docker build .\n',
-    "behind a function and before a program": 'f() { "$@"; }\nf |nice docker build .\n',
-    "behind a function and before a variable": 'f() { "$@"; }\nf |${RETRY} docker build .\n',
-    "behind its own arguments": 'f() { local n="$1"; shift; "$@"; }\nf "$N" |docker build .\n',
-    "behind what it leaves out": 'f() { echo "$1"; "${@:2}"; }\nf "A name" |docker build .\n',
-    "behind two functions": 'f() { shift; "$@"; }\ng() { "$@"; }\nf timeout g |docker build .\n',
-    "behind as many as it may have": ('f() { while [[ $1 == -* ]]; do shift; done; "$@"; }\nf -a -b |docker build .\n'),
-    "behind those and before a program": 'f() { if a; then shift; fi; "$@"; }\nf 3 |sudo docker build .\n',
-}
-
-
-@pytest.mark.parametrize("marked", HEADS.values(), ids=HEADS)
-def test_where_a_wrapper_stands(marked: str) -> None:
-    before, _, after = marked.partition("|")
-    (command,) = find(before + after).commands
-    assert command.head == (len(before), len(before))
-
-
-@pytest.mark.parametrize("marked", HEADS.values(), ids=HEADS)
-def test_bash_runs_the_build_through_a_wrapper_that_stands_there(marked: str, tmp_path: Path) -> None:
-    bash = needs("bash")
-    for name, text in {"docker": 'echo "engine: $*"', "sudo": 'exec "$@"'}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf8")
-        (tmp_path / name).chmod(0o755)
-    script = 'a() { true; }\nw() { "$@" --last; }\n' + marked.replace("|", "w ")
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RETRY": "" if "} f" in marked else "env", "N": "3"}
-    done = subprocess.run([bash, "-c", script], env=environment, text=True, capture_output=True, check=False)
-    assert [line for line in done.stdout.splitlines() if line.startswith("engine")] == ["engine: build . --last"]
-    assert not done.stderr
-
-
-# What nothing can be put before that adds words at the end; the first words of the message, and where.
+# Refused only where something goes before the build.
 BARRED = {
-    "exec": ("|exec docker build .\n", "nothing can be put before the image build: exec "),
-    "exec in a string": ('X="exec docker"\n|$X build .\n', "nothing can be put before the image build: exec "),
+    "exec in shell": ("shell", "@@exec docker build .\n", "exec puts it in the place of the script"),
+    "exec in a variable": ("shell", 'X="exec docker"\n@@$X build .\n', "exec puts it in the place of the script"),
+    "sudo": ("shell", "A=1 @@sudo -E docker build .\n", "another user runs it"),
+    "doas behind a program": ("shell", "@@timeout 5 /usr/bin/doas docker build .\n", "another user runs it"),
+    "sudo in a variable": ("shell", "S=sudo\n@@$S docker build .\n", "another user runs it"),
     "an alias": (
-        "alias -p a=b docker='docker -c x'\n|docker build .\n",
-        "nothing can be put before the image build: `d",
+        "shell",
+        "alias a=b docker='docker -c x'\n@@docker build .\n",
+        "an alias or a function of this script",
     ),
-    "a quoted alias": (
-        "alias 'docker=podman'\n|docker build .\n",
-        "nothing can be put before the image build: `docker`",
-    ),
-    "sudo": ("A=1 |sudo -E docker build .\n", "the image build runs as another user, through sudo,"),
-    "doas behind a program": ("|timeout 5 /usr/bin/doas docker build .\n", "the image build runs as another user"),
-    "sudo in a variable": ("if a; then S=sudo; fi\n|$S docker build .\n", "the image build runs as another user"),
-    "sudo in a string": ('X="sudo docker"\n|$X build .\n', "the image build runs as another user"),
-    "sudo in a list": ('X=(sudo docker build "$T")\n|"${X[@]}"\n', "the image build runs as another user"),
-    "sudo in a function": ('d() { sudo docker "$@"; }\n|d build .\n', "the image build runs as another user"),
-    "sudo in a function in front": ('d() { sudo "$@"; }\n|d docker build .\n', "the image build runs as another user"),
-    "dashes": ("docker build -t x |-- .\n", "`--` stands"),
-    "dashes in a list": ('x=(-- .)\ndocker build |"${x[@]}"\n', "`--` stands"),
-    "dashes in the build's list": ('x=(docker build "$T" -- .)\n|"${x[@]}"\n', "`--` stands"),
-    "a function with any number of arguments": (
-        'f() { if a; then shift; fi; "$@"; }\n|f "$N" docker build .\n',
-        "`f` has arguments of its own here",
-    ),
+    "a function in front": ("shell", 'f() { "$@"; }\n@@f docker build .\n', "an alias or a function of this script"),
+    "a function with its name": ("shell", "docker() { :; }\n@@docker build .\n", "an alias or a function of this"),
+    "dashes": ("shell", "@@docker build -t x -- .\n", "`--` stands"),
+    "sudo in Python": ("python", "run(@@['sudo', '-E', 'docker', 'build'])", "another user runs it"),
+    "dashes in Python": ("python", "c = ['docker', 'build']\nc += ['--', '.']\nrun(@@c)", "`--` stands"),
 }
 
 
-@pytest.mark.parametrize(("marked", "what"), BARRED.values(), ids=BARRED)
-def test_what_nothing_can_be_put_before(marked: str, what: str) -> None:
-    before, _, after = marked.partition("|")
-    syntax = parse(Script("x.sh", before + after))
-    barred = anchors.find("image-build", syntax).barred
-    assert barred is not None
-    assert barred.what.startswith(what)
-    assert barred.where == syntax.script.where(len(before))
-    assert barred.hint
+@pytest.mark.parametrize(("language", "marked", "what"), [*REFUSED.values(), *BARRED.values()], ids=[*REFUSED, *BARRED])
+def test_refused_with_its_place(language: str, marked: str, what: str) -> None:
+    before, _, after = (RUN + marked + "\n" if language == "python" else marked).partition("@@")
+    script = Script(PATHS[language], before + after)
+    try:
+        error = anchors.find("image-build", parse(script)).barred
+    except RefusedError as refused:
+        error = refused
+    assert error is not None
+    assert error.what.removeprefix("the image build cannot be changed: ").startswith(what)
+    call = "run(" if language == "python" and before.endswith("run(") else ""
+    assert error.where == script.where(len(before) - len(call))
+    assert error.hint
 
 
 NOT_BARRED = {
     "an alias of another program": "alias podman=docker\ndocker build .\n",
-    "an alias behind another word": "alias docker=podman\ntimeout 5 docker build .\n",
-    "an alias that quotes keep from it": "alias docker=podman\n'docker' build .\n",
     "sudo elsewhere": "sudo docker ps\ndocker build --label=sudo sudo\n",
-    "sudo in a list, but not in front": 'x=(docker build --label sudo "$T")\n"${x[@]}"\n',
     "dashes before": "${RETRY} -- docker build .\n",
-    "dashes before in a string": 'X="nice -- docker build"\n$X .\n',
     "an option with dashes": "docker build --tag=-- .\n",
+    "a retry program with dashes": 'RETRY="retry --"\n$RETRY docker build .\n',
 }
 
 
 @pytest.mark.parametrize("text", NOT_BARRED.values(), ids=NOT_BARRED)
-def test_what_bars_nothing(text: str) -> None:
-    assert find(text).barred is None
+def test_not_barred(text: str) -> None:
+    assert read(text, "shell")[1].barred is None
 
 
-PYTHON_BARRED = {
-    "keyword": ("subprocess.run(args=['docker', 'build'])", "its words are a keyword argument"),
-    "keyword of a function": ("def run(cmd): subprocess.run(cmd)\nrun(cmd=['docker', 'build'])", "a keyword argument"),
-    "star": ("def run(*cmd): subprocess.run(cmd)\nrun(*['docker', 'build'])", "arguments of their own"),
-    "words": ("def run(*cmd): subprocess.run(cmd)\nrun('docker', 'build')", "arguments of their own"),
-    "background": ("subprocess.Popen(['docker', 'build'])", "started here and waited for elsewhere"),
-    "asyncio": ("import asyncio\nasyncio.create_subprocess_exec('docker', 'build')", "waited for elsewhere"),
-    "asyncio's shell": ("import asyncio\nasyncio.create_subprocess_shell('docker build .')", "waited for elsewhere"),
-    "spawn": ("import os\nos.spawnvp(os.P_WAIT, 'docker', ['docker', 'build'])", "waited for elsewhere"),
-    "exec": ("import os\nos.execvp('docker', ['docker', 'build'])", "exec puts it in the script's place"),
-    "system": ("import os\nos.system('docker build .')", "text for a shell"),
-    "shell": ("subprocess.run('docker build .', shell=True)", "text for a shell"),
-    "sudo": ("subprocess.run(['sudo', '-E', 'docker', 'build'])", "runs as another user, through sudo"),
-    "dashes": ("subprocess.run(['docker', 'build', '-t', 'x', '--', '.'])", "`--` stands"),
-    "nothing": ("subprocess.run(['docker', 'build', '.'], shell=False)", ""),
+SEVERAL = {
+    "different words": ("shell", "docker build a\ndocker build b\n"),
+    "equal words in both branches": ("shell", "if a; then docker build .; else docker build .; fi\n"),
+    "equal words one after the other": ("shell", "docker build .; docker build .\n"),
+    "tried again with other words": ("shell", "docker build . || docker build --no-cache .\n"),
+    "again after a success": ("shell", "docker build . && docker build .\n"),
+    "inside an if, which is not followed": ("shell", "if ! docker build .; then docker build .; fi\n"),
+    "twice in Python": ("python", "c = ['docker', 'build', '.']\nrun(c)\nrun(c)\n"),
+    "another after a failure": ("python", "if run(['docker', 'build', 'a']):\n    run(['docker', 'build', 'b'])\n"),
 }
 
 
-@pytest.mark.parametrize(("text", "what"), PYTHON_BARRED.values(), ids=PYTHON_BARRED)
-def test_what_nothing_can_be_put_before_in_python(text: str, what: str) -> None:
-    barred = anchors.find("image-build", python.parse(Script("x.py", f"import subprocess\n{text}\n"))).barred
-    assert what in (barred.what if barred else "")
-    assert bool(what) == bool(barred)
-    assert not barred or barred.where.startswith(f"x.py:{text.count(chr(10)) + 2}:")
+@pytest.mark.parametrize(("language", "text"), SEVERAL.values(), ids=SEVERAL)
+def test_several_are_refused_with_their_places(language: str, text: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        read(RUN + text if language == "python" else text, language)
+    places = caught.value.hint.splitlines()
+    assert len(places) == 2
+    assert all(place.startswith(f"{PATHS[language]}:") for place in places)
 
 
-# Where something would be put before the build, marked by a vertical bar.
+# Found: the words of the build stand between two `@@`, those of a later try between the next two.
+FOUND = {
+    "plain": ("shell", "@@docker build@@ .\n"),
+    "buildx": ("shell", "@@docker buildx build@@ .\n"),
+    "its other name": ("shell", "@@docker image build@@ .\n"),
+    "options before": ("shell", "@@docker --context=x -D buildx --builder b build@@ .\n"),
+    "a path, in quotes": ("shell", "@@'/usr/bin/docker' \"build\"@@ .\n"),
+    "over lines": ("shell", "@@docker \\\n  build@@ \\\n  .\n"),
+    "behind assignments": ("shell", 'A=1 B="$(true)" @@docker build@@ .\n'),
+    "behind a variable": ("shell", "A=1 ${RETRY} @@docker build@@ .\n"),
+    "behind programs": ("shell", "nice timeout 30m @@docker build@@ .\n"),
+    "through a variable": ("shell", "X=docker\n@@$X build@@ .\n"),
+    "through a variable with all of it": (
+        "shell",
+        'X="docker build"\nif a; then X="docker buildx build"; fi\nA=1 @@${X}@@ .\n',
+    ),
+    "through a variable with an assignment": ("shell", 'X="DOCKER_BUILDKIT=1 docker build"\n@@$X@@ .\n'),
+    "docker beside podman": ("shell", "if a; then podman build .; else @@docker build@@ .; fi\n"),
+    "tried twice": ("shell", "@@docker build@@ . || { sleep 3; @@docker build@@ .; }\n"),
+    "behind time": ("shell", "time -p @@docker build@@ .\n"),
+    "behind [[ ]]": ("shell", "[[ -n $x &&\n  ( $y == a* || $z =~ ^(b|c)$ ) ]] && @@docker build@@ .\n"),
+    "behind (( ))": ("shell", "(( x > 1 )) || @@docker build@@ .\n"),
+    "behind arrays": ("shell", 'x=(a "b c" $(true)); declare -A y=([a]=1)\nx+=(b) @@docker build@@ .\n'),
+    "behind arithmetic": ("shell", "x=$((1 + (2 << 3)))\n@@docker build@@ .\n"),
+    "in a function": ("shell", "f() {\n  @@docker build@@ .\n}\n"),
+    "in a group behind ||": ("shell", "a || { sleep 3; @@docker build@@ .; }\n"),
+    "in if, negated": ("shell", "if ! @@docker build@@ .; then true; fi\n"),
+    "in the second elif": ("shell", "if a; then b\nelif c; then d\nelif e; then @@docker build@@ .\nelse f\nfi\n"),
+    "in until": ("shell", "until @@docker build@@ .; do sleep 1; done\n"),
+    "in a loop": ("shell", "for i in 1 2; do @@docker build@@ . && break; done\n"),
+    "in a pipeline": ("shell", "a |& @@docker build@@ . 2>&1 | tee log\n"),
+    "in a subshell": ("shell", "(cd x && @@docker build@@ .)\n"),
+    "with a here-document": ("shell", "@@docker build@@ - <<EOF && b\nFROM $(x)\nEOF\n"),
+    "with a process substitution": ("shell", "@@docker build@@ . 2> >(tee log)\n"),
+    "with CR LF": ("shell", "if a; then\r\n  @@docker build@@ .\r\nfi\r\n"),
+    "behind blanks that are none to bash": ("shell", "echo \u00a0 \x1c a\u2003b\n@@docker build@@ .\n"),
+    "a literal list": ("python", "run([@@'docker', 'build'@@, '.'])"),
+    "a name": ("python", "c = [@@'docker', 'build'@@]\nrun(c)"),
+    "a list that grows": (
+        "python",
+        "c = [@@'docker', 'buildx', 'build'@@]\nif x:\n    c += ['--load']\nc += f()\nrun(c)",
+    ),
+    "in two branches": ("python", "c = [@@'docker', 'build'@@]\nif x:\n    c = ['docker', 'buildx', 'build']\nrun(c)"),
+    "subprocess itself": ("python", "subprocess.run([@@'docker', 'build'@@], shell=False)"),
+    "through two functions": ("python", "def again(c):\n    run([*c, 'x'])\nagain([@@'docker', 'build'@@])"),
+    "tried again": (
+        "python",
+        "c = ['docker', 'build']\nif run(c, check=False).returncode != 0:\n    run(c)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("language", "marked"), FOUND.values(), ids=FOUND)
+def test_found(language: str, marked: str) -> None:
+    text = RUN + marked + "\n" if language == "python" else marked
+    script, anchor = read(text.replace("@@", ""), language)
+    found = [script.text[start:end] for start, end in anchor.verbs]
+    expected = text.split("@@")[1::2]
+    assert found == (expected or ["'docker', 'build'"] * 2)
+
+
+# Where something would be put before the build, marked by `@@`.
 PLACES = {
-    "the statement itself": "a\n|docker build .\n",
-    "in its branch": "if a; then\n  b\n  |docker build .\nfi\n",
-    "in its function": "f() {\n  |docker build .\n}\nf\n",
-    "before a list": "|a &&\n  docker build .\n",
-    "before the if that tests it": "|if ! docker build .; then\n  exit 1\nfi\n",
-    "before all tries": "if a; then\n  |if ! docker build .; then\n    docker build .\n  fi\nfi\n",
-    "before a group of tries": "|docker build . || {\n  sleep 3\n  docker build .\n}\n",
-    "not in the middle of a line": "|if a; then docker build .; fi\n",
-    "before the case on whose pattern's line it stands": "|case a in\n  a) docker build . ;;\nesac\n",
-    "in its arm": "case a in\n  a)\n    |docker build .\n    ;;\nesac\n",
-    "before the assignment that it is part of": '|x="$(docker build .)"\n',
+    "the statement itself": "a\n@@docker build .\n",
+    "in its branch": "if a; then\n  b\n  @@docker build .\nfi\n",
+    "in its function": "f() {\n  @@docker build .\n}\nf\n",
+    "before a list": "@@a &&\n  docker build .\n",
+    "before the if that tests it": "@@if ! docker build .; then\n  exit 1\nfi\n",
+    "before all tries": "if a; then\n  @@docker build . || {\n    docker build .\n  }\nfi\n",
+    "not in the middle of a line": "@@if a; then docker build .; fi\n",
 }
 
 
 @pytest.mark.parametrize("marked", PLACES.values(), ids=PLACES)
 def test_the_place_before_the_build(marked: str) -> None:
-    before, _, after = marked.partition("|")
-    text = before + after
-    assert find(text).statement.start == len(before)
+    before, _, after = marked.partition("@@")
+    assert read(before + after, "shell")[1].statement.start == len(before)
 
 
-def test_the_statements_of_a_script_nest() -> None:
-    syntax = parse(Script("x.sh", "if a; then\n  f() {\n    b || c\n  }\nfi\nd\n"))
-    for statement in syntax.statements:
-        if statement.parent >= 0:
-            around = syntax.statements[statement.parent]
-            assert around.start <= statement.start
-            assert statement.end <= around.end
-    assert all(a.start <= b.start for a, b in pairwise(syntax.statements))
+def test_words_go_behind_each_list_that_may_run() -> None:
+    text = RUN + "c = ['docker', 'build']\nif x:\n    c = ['docker', 'buildx', 'build']\nrun(c)\n"
+    script, anchor = read(text, "python")
+    assert [script.text[:at].endswith("'build'") for at in anchor.behind] == [True, True]
+
+
+MENTIONS = {
+    "nothing": ("echo docker\nbuild\n", False),
+    "a comment": ("# docker build .\ntrue # docker build\n", False),
+    "another command": ("docker run build\ndocker-compose build\n", False),
+    "a string": ("f 'docker build .'\n", True),
+    "words in Python": ('call(["docker", "buildx", "build"])\n', True),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), MENTIONS.values(), ids=MENTIONS)
+def test_words_that_look_like_a_build(text: str, expected: bool) -> None:
+    offset = anchors.mention("image-build", Script("x.sh", text))
+    assert (offset is not None) == expected
+    assert offset is None or text.startswith("docker", offset)
+    assert anchors.may_hold("image-build", Script("x.sh", text))
+    assert not anchors.may_hold("image-build", Script("x.sh", "docker run x\n"))

@@ -114,6 +114,7 @@ def names(folder: Path) -> list[str]:
         (["z*"], ["z*: z*, unknown"]),
         (["--all"], ["--all: --all, unknown"]),
         (["29.x\nmaster"], ["29.x\nmaster: 29.x\nmaster, unknown"]),
+        (["a" * 300], [f"{'a' * 300}: {'a' * 300}, unknown"]),
         ([""], [": , unknown"]),
         (["master:ci"], ["master:ci: master:ci, unknown"]),
         ([], [f"{name}: {name}" for name in (*BRANCHES[:-1], "wip/29.x", "master")]),
@@ -146,15 +147,9 @@ def test_a_local_branch_comes_before_a_remotes_and_upstream_before_origin(origin
     git(clone, "branch", "--quiet", "27.x", "origin/27.x")
     git(clone, "remote", "add", "upstream", str(original))
     git(clone, "fetch", "--quiet", "upstream", "29.x")
-    asked = ["27.x", "28.x", "29.x", "origin/29.x", "a-fork/3*"]
-    assert selected(clone, asked) == [
-        "27.x: 27.x",
-        "28.x: origin/28.x",
-        "29.x: upstream/29.x",
-        "origin/29.x: origin/29.x",
-        "a-fork/30.x: a-fork/30.x",
-        "a-fork/31.x: a-fork/31.x",
-    ]
+    assert selected(clone, ["27.x", "28.x", "29.x"]) == ["27.x: 27.x", "28.x: origin/28.x", "29.x: upstream/29.x"]
+    full = ["origin/29.x", "a-fork/30.x", "a-fork/31.x"]
+    assert selected(clone, ["origin/29.x", "a-fork/3*"]) == [f"{name}: {name}" for name in full]
 
 
 def test_the_default_branch_is_the_remotes_or_head(original: Path, tmp_path: Path) -> None:
@@ -170,19 +165,8 @@ def test_the_default_branch_is_the_remotes_or_head(original: Path, tmp_path: Pat
 
 
 RELEASES = (
-    *(
-        "29.x",
-        "29.0.0",
-        "29.x-knots",
-        "29.x-knots+bip",
-        "0.21",
-        "v29.1",
-        "v28",
-        "release-28",
-        "release/28",
-        "elements-29.x",
-    ),
-    *("elements-23.2.x", "a/b-29.x"),
+    *("29.x", "29.0.0", "0.21", "v29.1", "v28", "release-28", "release/28", "elements-29.x", "elements-23.2.x"),
+    *("29.x-knots", "29.x-knots+bip", "a/b-29.x"),
 )
 NO_RELEASES = ("230512-23.x-deadlock", "cmake/0606.10", "27_tapi", "clang_22_ci", "31545", "0.9", "x")
 
@@ -220,12 +204,11 @@ def test_nothing_named_and_nothing_found(tmp_path: Path) -> None:
     assert "Name the branches" in result.stderr
 
 
-def test_labels_are_safe_and_unlike_each_other(repo: Path, out: Path) -> None:
-    git(repo, "branch", "origin-27.x", "27.x")
+def test_labels_are_safe_and_unlike_each_other(repo: Path) -> None:
     git(repo, "update-ref", "refs/remotes/origin/27.x", "27.x")
-    result = run(repo, "origin/27.x", "origin-27.x", "27.x~0", "@{0}", "-o", out, *WHO)
-    assert result.exit_code == 0, result.stderr
-    assert names(out) == [f"{folder}/{PATCH}" for folder in ("0", "27.x-0", "origin-27.x-2", "origin-27.x")]
+    with Objects(repo) as objects:
+        targets, _ = backport.select(objects, ["origin/27.x", "Origin-27.x", "27.x~0", "@{0}", "../.x.lock"], RECIPE)
+    assert [target.label for target in targets] == ["origin-27.x", "Origin-27.x-2", "27.x-0", "0", "x"]
 
 
 # the patches
@@ -396,10 +379,8 @@ def test_wrong_options(original: Path, options: Sequence[str], says: str) -> Non
 
 def test_a_commit_that_a_shallow_clone_cannot_know_is_believed(original: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", "--depth=1", original.as_uri(), "shallow")
-    git(tmp_path / "shallow", "rev-parse", "HEAD")
     (tmp_path / "shallow/.git/shallow").write_text(git(original, "rev-parse", "master") + "\n")
     result = run(tmp_path / "shallow", "master", *WHO, "--rebased-from", "0" * 40)
-    assert result.exit_code == 0, result.stderr
     assert f"\nRebased-From: {'0' * 40}\n" in result.stdout
 
 
@@ -620,14 +601,14 @@ def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> 
     commit(repo, "22.x", FIXTURES / "no-build")
     commit(repo, "29.1", FIXTURES / "29.1")
     git(repo, "checkout", "--quiet", "master")
-    branches = ("22.x", "29.1", "27.x", "28.x")
+    branches = ("22.x", "29.1", "27.x", "28.x", "master")
     result = run(repo, *branches, "-o", out, "--pr-body", "--github-pull", "#31545", *WHO)
     assert result.exit_code == 0, result.stderr
     text = (out / "pull-request.md").read_text()
     for part in (
         "DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set",
         "https://docs.docker.com/build/cache/backends/local/",
-        "Backport of #31545 to `27.x` and `28.x`. For `29.1`.",
+        "Backport of #31545 to `29.1`, `27.x` and `28.x`. For `master`.",
         "| skipped: no image build ",
         "lines of the block of #31545 are removed first",
         "` becomes `docker_build_cached docker buildx build",
@@ -652,14 +633,3 @@ def test_a_reader_that_has_enough_is_no_error(repo: Path) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.stderr, done.returncode) == (b"", 0)
-
-
-def test_the_real_branches(bitcoin_repo: Path, out: Path, tmp_path: Path) -> None:
-    result = run(bitcoin_repo, *BRANCHES, "-o", out, "--json", *WHO)
-    assert result.exit_code == 0, result.stderr
-    assert names(out) == [f"{branch}/{PATCH}" for branch in BRANCHES]
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", "--shared", "--no-checkout", str(bitcoin_repo.absolute()), str(clone))
-    for branch in json.loads(result.stdout)["branches"]:
-        git(clone, "read-tree", branch["commit"])
-        git(clone, "apply", "--cached", str(out / branch["patch_file"]))

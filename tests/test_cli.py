@@ -154,7 +154,7 @@ def test_the_message_says_what_is_replaced(tmp_path: Path) -> None:
     root = repository(tmp_path / "clone")
     option = ("--set", "cache-to=THE_VALUE=VARIABLE")  # the words of the option's own form
     first = patched(root, *option)
-    assert b"\nOnly where THE_VALUE is VARIABLE is the cache written." in first.out
+    assert b"\nThe cache is written only if THE_VALUE is VARIABLE." in first.out
     assert b'if [ "${THE_VALUE:-}" != "VARIABLE" ]; then\n' in first.out
     am(root, first.out)
     update = patched(root)

@@ -137,10 +137,57 @@ PYTHON = [
     (r", file=sys\.stderr", ""),
 ]
 
-# Mutants that nothing can notice, and why.
-EQUIVALENT_SHELL: dict[str, str] = {}
+LOCK = '{ [ -w "$DANGER_DOCKER_BUILD_CACHE_HOST_DIR" ] && exec {fd}>>"${cache}~lock" && flock --shared "$fd"; } ||'
+PLACE = '"${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"'
+GREP = """grep -qs 'ref.name": *"latest"' "${cache}/index.json\""""
+TRAPS = "trap 'received=HUP' HUP; trap 'received=INT' INT; trap 'received=TERM' TERM; trap '' PIPE"
+OWN = '[ "$build_status" = 0 ] || rm -rf "${new_cache}/index.json" "$new_cache"'
+A_NUMBER = "a number has nothing to split; quoted as every other word is"
+ASSIGNED = "the value of an assignment is not split into words"
+EMPTY = "the lock file is empty and stays so"
+ORDER = "only a SIGKILL in the middle of rm shows what rm removes first"
+PRINTED = "the index on standard output, which no scenario reads"
+NO_SUCH_NAME = "nothing has this name"
+NO_QUESTION = "rm without -f asks on a terminal only, and its messages are dropped"
+UNIT = "tests/test_block_python.py notices it"
+# Mutants that no scenario can notice, and why.
+EQUIVALENT_SHELL = {
+    f"cache={PLACE} | {PLACE} -> {PLACE[1:-1]} at 6": ASSIGNED,
+    f"{LOCK} | >> -> > at 59": EMPTY,
+    f'{LOCK} | "$fd" -> $fd at 95': A_NUMBER,
+    f"{GREP} | -qs -> -s at 5": PRINTED,
+    f"{TRAPS} | '' PIPE -> : PIPE at 82": "bash traces this trap into the closed pipe; what comes of it is chance",
+    'while [ "$handled" != "$received" ] && handled="$received"; do | "$received" -> $received at 47': ASSIGNED,
+    f'{OWN} | "$build_status" -> $build_status at 2': A_NUMBER,
+    f'{OWN} | "${{new_cache}}/index.json" ->  at 34': ORDER,
+    'flock --exclusive --nonblock "$fd" || continue | "$fd" -> $fd at 29': A_NUMBER,
+    'mv -T "$cache" "${dir}.old" 2> /dev/null | -T ->  at 2': NO_SUCH_NAME,
+    'rm -rf "${cache}~new."* 2> /dev/null | rm -rf -> rm -r at 0': NO_QUESTION,
+    '[ -z "$received" ] || kill -s "$received" "$BASHPID" | "$BASHPID" -> $BASHPID at 42': A_NUMBER,
+    'exit "$build_status" | "$build_status" -> $build_status at 5': A_NUMBER,
+}
 
-EQUIVALENT_PYTHON: dict[str, str] = {}
+OPEN = 'fcntl.flock(lock := open(f"{cache}~lock", "ab"), fcntl.LOCK_SH)'
+GREP_PYTHON = """if subprocess.call(["grep", "-qs", 'ref.name": *"latest"', f"{cache}/index.json"]) != 1:"""
+OWN_PYTHON = 'subprocess.call(["rm", "-rf", f"{new_cache}/index.json", new_cache])'
+INDEXES = 'indexes = [f"{cache}/index.json", *glob.glob(f"{glob.escape(cache)}~new.*/index.json")]'
+ASIDE = 'subprocess.run(["mv", "-T", cache, f"{new_cache}.old"], capture_output=True)'
+BACK = 'subprocess.run(["mv", "-nT", f"{new_cache}.old", cache], capture_output=True)'
+ALL = 'subprocess.run(["rm", "-rf", *glob.glob(f"{glob.escape(cache)}~new.*")], capture_output=True)'
+SAID = 'print("The docker build cache was not replaced: another run uses it.", file=sys.stderr)'
+EQUIVALENT_PYTHON = {
+    f'{OPEN} | "ab" -> "wb" at 42': EMPTY,
+    f"{GREP_PYTHON} | -qs -> -s at 29": PRINTED,
+    f'{OWN_PYTHON} | "-rf" -> "-r" at 23': UNIT,
+    f'{OWN_PYTHON} | f"{{new_cache}}/index.json", ->  at 30': ORDER,
+    f"{INDEXES} | glob.escape(cache) -> cache at 48": UNIT,
+    f"{INDEXES} | ~new.* -> ~* at 67": "a directory of somebody else with an index, newer than all exports",
+    f'{ASIDE} | "-T", ->  at 22': NO_SUCH_NAME,
+    f"{BACK} | -nT -> -T at 23": "a complete cache is not empty, so the rename fails",
+    f"{ALL} | glob.escape(cache) -> cache at 43": UNIT,
+    f'{ALL} | "-rf" -> "-r" at 22': NO_QUESTION,
+    f"{SAID} | , file=sys.stderr ->  at 69": UNIT,
+}
 
 
 def mutants(text: str, mutations: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -188,6 +188,8 @@ BROKEN = {
     "a function of another name": (HEAD + "defines = 'f'\n[shell]\nbefore = 'function.sh'\n", "defines: "),
     "a function that is not named": (HEAD + "[shell]\nbefore = 'function.sh'\n", "defines: shell.before defines g"),
     "an import with a dot": (HEAD + "[python]\ninsert = 'x'\nimports = ['os.path']\n", "python.imports[0]: "),
+    "an import on two lines": (HEAD + "[python]\ninsert = 'x'\nimports = [\"os\\n\"]\n", "python.imports[0]: "),
+    "a directive on two lines": (HEAD + SHELL + 'directive = "# a\\n"\n', "shell.directive: "),
     "imports in shell": (HEAD + SHELL + "imports = ['os']\n", "shell.imports: is for Python"),
     "a directive in Python": (HEAD + "[python]\ninsert = 'x'\ndirective = '# d'\n", "python.directive: is for shell"),
     "a directive that is no comment": (HEAD + SHELL + "directive = 'SC2086'\n", "shell.directive: "),

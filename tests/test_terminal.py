@@ -125,12 +125,6 @@ def test_without_a_choice_the_pager_is_less_and_it_does_not_stay_for_what_fits(r
     assert "\nSubject: [PATCH] ci:" in seen.screen  # what is not diff has no colour
 
 
-def test_a_pager_may_be_left_early(repo: Path) -> None:
-    seen = on_terminal(repo, *PATCH, env={"PAGER": "true"})
-    assert seen.status == 0
-    assert "diff --git" not in seen.screen
-
-
 @pytest.mark.parametrize(
     ("arguments", "env", "piped", "colors"),
     [
@@ -147,13 +141,6 @@ def test_a_pager_may_be_left_early(repo: Path) -> None:
 def test_colours(repo: Path, arguments: list[str], env: Mapping[str, str], piped: bool, colors: bool) -> None:
     seen = on_terminal(repo, *PATCH, *arguments, env=env, piped=piped)
     assert ("\x1b[3" in (seen.pipe.decode() if piped else seen.screen)) == colors
-
-
-def test_json_is_plain_on_a_terminal_too(repo: Path) -> None:
-    seen = on_terminal(repo, *PATCH, "--json")
-    assert '\n  "patch": "From ' in seen.screen
-    assert "PAGED" not in seen.screen
-    assert "\x1b" not in seen.screen
 
 
 def test_the_place_of_the_build_is_in_colour(repo: Path) -> None:

@@ -77,7 +77,8 @@ class _Call:
             with closing(work):
                 for outcome in work:
                     self.outcomes.append(self._emitted(outcome))
-                    count(len(self.outcomes), len(targets))
+                    if not self.to_stdout:
+                        count(len(self.outcomes), len(targets))
             if self.prefix:
                 self._create_branches(objects, self.prefix)
         except BrokenPipeError:  # the reader stopped, as `head -1` does

@@ -72,7 +72,8 @@ if [ "$from" ]; then
       say 'ERROR: local cache importer requires either explicit digest, "latest" tag or custom tag on index.json'
       exit 1
       ;;
-    *) echo "WARNING: local cache import at $from not found" >&2 ;;
+    # On standard output, so that `quiet` tells what the block itself says.
+    *) echo "WARNING: local cache import at $from not found" ;;
   esac
 fi
 if [ "$layer" ] && [ ! -e "$from/blobs/$layer" ]; then
