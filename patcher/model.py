@@ -174,12 +174,11 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replace ``text[start:end]`` by ``text``; ``reason`` says what for, for the review."""
+    """Replace ``text[start:end]`` by ``text``."""
 
     start: int
     end: int
     text: str
-    reason: str = ""
 
 
 class Verdict(StrEnum):

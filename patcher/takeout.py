@@ -88,8 +88,8 @@ def _with_blank_lines(text: str, start: int, end: int, place: str) -> Edit:
     below = re.compile(blank).match(text, end)
     above = re.compile(rf"(?:{blank})\Z").search(text[:start])
     if below:
-        return Edit(start, below.end(), "", "the block")
-    return Edit(above.start() if above else start, end, "", "the block")
+        return Edit(start, below.end(), "")
+    return Edit(above.start() if above else start, end, "")
 
 
 def _refuse_called(syntax: Syntax, recipe: Recipe, edits: Sequence[Edit]) -> None:
@@ -125,9 +125,9 @@ def _at_the_build(syntax: Syntax, change: Change, anchor: Anchor) -> tuple[list[
             at = line_start(text, syntax.statements[command.statement].start)
             above = re.compile(rf"[ \t]*{re.escape(change.directive)}\r?\n\Z").search(text[:at])
             if above and [word.start for word in unquoted(command, text)] == [wrapped.end()]:
-                edits.append(Edit(above.start(), above.end(), "", "the build"))
+                edits.append(Edit(above.start(), above.end(), ""))
         callee = wrapped.groupdict().get("callee")
-        edits.append(Edit(*wrapped.span(), f"{callee}(" if callee else "", "the build"))
+        edits.append(Edit(*wrapped.span(), f"{callee}(" if callee else ""))
     words = inserted(syntax, change)
     for behind, following in pairwise([*anchor.behind, len(text)]) if change.insert else ():
         # On the line of the words that name the build, where another recipe's words may stand before them.
@@ -135,7 +135,7 @@ def _at_the_build(syntax: Syntax, change: Change, anchor: Anchor) -> tuple[list[
         if at < 0:
             whole = False
         else:
-            edits.append(Edit(at, at + len(words), "", "the build"))
+            edits.append(Edit(at, at + len(words), ""))
     return edits, whole
 
 
@@ -162,7 +162,7 @@ def _unimport(syntax: Syntax, change: Change, gone: Sequence[Edit]) -> list[Edit
         readers = users(syntax, module) if module in syntax.imports else []
         if readers and all(any(start <= name.offset < end for start, end in spans) for name in readers):
             at = syntax.imports[module]
-            edits.append(Edit(max(line_start(text, at), first(syntax)), next_line(text, at), "", "an import"))
+            edits.append(Edit(max(line_start(text, at), first(syntax)), next_line(text, at), ""))
     return edits
 
 
@@ -194,7 +194,7 @@ def removals(syntax: Syntax, form: Foreign, recipe: Recipe) -> list[Edit]:
         # A blank line goes along where two would meet, or where one would open a list of statements.
         following = re.compile(r"[ \t]*\r?\n").match(text, end)
         spare = following and begins_paragraph(text, start)
-        edits.append(Edit(start, following.end() if following and spare else end, "", "a foreign block"))
+        edits.append(Edit(start, following.end() if following and spare else end, ""))
     return edits
 
 
