@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
 
-from patcher import pipeline, sources
+from patcher import anchors, sources
 from patcher.errors import InputError, UsageError
 from patcher.model import Recipe, Target
 from patcher.sources import Objects
@@ -125,7 +125,7 @@ def _may_build(objects: Objects, target: Target, recipe: Recipe) -> bool:
         scripts = [objects.script(target.commit.name, path, path) for path in recipe.files]
     except InputError:
         return True
-    return any(pipeline.may_build(script) for script in scripts if script)
+    return any(anchors.may_hold(recipe.anchor, script) for script in scripts if script)
 
 
 def _made_here(target: Target, recipe: Recipe, labels: set[str]) -> bool:
