@@ -12,8 +12,6 @@ from patcher.inject import block_lines, inserted
 from patcher.layout import begins_paragraph, first, lead, line_start, next_line, unquoted, users, without_comments
 from patcher.model import Anchor, Change, Command, Edit, Foreign, Recipe, Statement, Syntax
 
-_BY_HAND = "Take it out by hand, then run `ci-patcher patch` again. Seen: "
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -56,11 +54,8 @@ def _block(syntax: Syntax, recipe: Recipe, change: Change) -> tuple[Edit, dict[s
         if standing := _standing(syntax, recipe, start):
             return _with_blank_lines(text, start, standing[0], change.place), standing[1]
     if defining:
-        raise RefusedError(
-            f"{recipe.defines} is defined here, but not in the form that this recipe has written",
-            where=syntax.script.where(defining[0].start),
-            hint=_BY_HAND + _line(text, defining[0].start),
-        )
+        what = f"{recipe.defines} is defined here, but not in the form that this recipe has written"
+        raise _by_hand(syntax, what, defining[0].start)
     return None
 
 
@@ -97,15 +92,15 @@ def _refuse_called(syntax: Syntax, recipe: Recipe, edits: Sequence[Edit]) -> Non
     text = without_comments(syntax.script.text)
     for name in re.finditer(rf"\b{re.escape(recipe.defines)}\b", text) if recipe.defines else ():
         if not any(edit.start <= name.start() < edit.end for edit in edits):
-            raise RefusedError(
-                f"{recipe.defines} is called in a place where this recipe has not put it",
-                where=syntax.script.where(name.start()),
-                hint=_BY_HAND + _line(text, name.start()),
-            )
+            what = f"{recipe.defines} is called in a place where this recipe has not put it"
+            raise _by_hand(syntax, what, name.start())
 
 
-def _line(text: str, offset: int) -> str:
-    return text[line_start(text, offset) : next_line(text, offset)].strip()
+def _by_hand(syntax: Syntax, what: str, at: int) -> RefusedError:
+    text = syntax.script.text
+    line = text[line_start(text, at) : next_line(text, at)].strip()
+    hint = f"Take it out by hand, then run `ci-patcher patch` again. Seen: {line}"
+    return RefusedError(what, where=syntax.script.where(at), hint=hint)
 
 
 # what stands at the build itself
@@ -157,10 +152,10 @@ def _unimport(syntax: Syntax, change: Change, gone: Sequence[Edit]) -> list[Edit
     """Take out the imports that only what is taken out needs."""
     text = syntax.script.text
     edits: list[Edit] = []
-    spans = [(edit.start, edit.end) for edit in gone if not edit.text]  # not what a wrapper leaves behind
+    spans = [edit for edit in gone if not edit.text]  # not what a wrapper leaves behind
     for module in change.imports:
         readers = users(syntax, module) if module in syntax.imports else []
-        if readers and all(any(start <= name.offset < end for start, end in spans) for name in readers):
+        if readers and all(any(span.start <= name.offset < span.end for span in spans) for name in readers):
             at = syntax.imports[module]
             edits.append(Edit(max(line_start(text, at), first(syntax)), next_line(text, at), ""))
     return edits
@@ -212,10 +207,8 @@ def _belongs(syntax: Syntax, statement: Statement, form: Foreign, hook: str) -> 
 
 
 def refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str] = ()) -> None:
-    """Raise RefusedError if a block stands here, or is left, that is like none of the known forms.
-
-    ``gone`` are the variables of the foreign block that was taken out.
-    """
+    """Raise RefusedError if a block stands here that is like none of the known forms, or if one of the variables
+    ``gone`` with a foreign block is left."""
     variables = set(gone)
     left = [name.offset for name in syntax.names if name.name in variables][:1]
     if not left:
@@ -227,8 +220,4 @@ def refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str] = ()) -> 
 
 def unknown(syntax: Syntax, recipe: Recipe, offset: int) -> RefusedError:
     """The error for a block of an unknown form."""
-    return RefusedError(
-        f"this is like none of the forms that the recipe {recipe.name} knows",
-        where=syntax.script.where(offset),
-        hint=_BY_HAND + _line(syntax.script.text, offset),
-    )
+    return _by_hand(syntax, f"this is like none of the forms that the recipe {recipe.name} knows", offset)
