@@ -111,8 +111,8 @@ def _at_the_build(syntax: Syntax, change: Change, anchor: Anchor) -> tuple[list[
     text = syntax.script.text
     edits: list[Edit] = []
     whole = True
-    for command, (verb, _) in zip(anchor.commands, anchor.verbs, strict=True) if change.wrap else ():
-        wrapped = _wrapped(text, command, verb, change)
+    for command in anchor.commands if change.wrap else ():
+        wrapped = _wrapped(text, command, change)
         if not wrapped:
             whole = False
             continue
@@ -134,15 +134,14 @@ def _at_the_build(syntax: Syntax, change: Change, anchor: Anchor) -> tuple[list[
     return edits, whole
 
 
-def _wrapped(text: str, command: Command, verb: int, change: Change) -> re.Match[str] | None:
+def _wrapped(text: str, command: Command, change: Change) -> re.Match[str] | None:
     """The wrapper before the words that name the build, with what it wraps in the group ``callee``."""
     start, end = command.head
     if start < 0:
         return None
     before, callee, after = change.wrap.partition("{callee}")
-    if not callee:  # in shell, where another recipe's may stand before it
-        starts = [word.start for word in command.words if word.start < verb]
-        return next(filter(None, (re.compile(re.escape(before)).match(text, at) for at in starts)), None)
+    if not callee:
+        return re.compile(re.escape(before)).match(text, start)
     # Behind it, in the head, blanks and comments can stand that were there before.
     pattern = rf"{re.escape(before)}(?P<callee>.+){re.escape(after.rstrip(' '))} ?(?=(?:\s|#[^\n]*\n)*\Z)"
     return re.compile(pattern, re.DOTALL).match(text, start, end)
