@@ -2,7 +2,7 @@
 
 The sandbox is bubblewrap's: namespaces of its own for processes, network, users and mounts, a read-only system
 without the caller's home, small empty file systems for ``/tmp``, ``/home`` and ``/run``, no capabilities and none of
-the caller's variables. Root's programs run as another user there. Nothing of it lies in a folder of the machine: files are
+the caller's variables. If root calls, the programs run as another user. No folder of the machine is needed: files are
 handed over as open descriptors. The driver (``harness/driver.py``) limits what a process may use.
 """
 
