@@ -41,3 +41,15 @@ def hunks(old: Sequence[str], new: Sequence[str]) -> list[Hunk]:
         for tag, i1, i2, j1, j2 in middle.get_opcodes()
         if tag != "equal"
     ]
+
+
+def count(old: str, new: str) -> tuple[int, int]:
+    """How many lines of a text are added and how many are removed."""
+    found = hunks(split(old), split(new))
+    return sum(len(hunk.new) for hunk in found), sum(len(hunk.old) for hunk in found)
+
+
+def added(old: str, new: str) -> tuple[int, ...]:
+    """The numbers, from 1, of the lines of ``new`` that ``old`` does not have."""
+    found = hunks(split(old), split(new))
+    return tuple(hunk.new_at + number for hunk in found for number in range(1, len(hunk.new) + 1))

@@ -10,7 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Literal
 
+import msgspec
+from msgspec import Meta
+
+from patcher.data import Table
 from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError, UsageError
 
 
@@ -23,7 +28,8 @@ class State(StrEnum):
     HOOK = "the hook only"
     FOREIGN = "a foreign cache block"
     CURRENT = "ours, current"
-    OLDER = "ours, older"
+    OPTIONS = "ours, other options"
+    PARTIAL = "ours, incomplete"  # not at every retry of the build
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,186 +205,141 @@ class Finding:
     evidence: str = ""
 
 
-# what is to be done
+# what is to be done: a recipe's tables as msgspec reads them; docs/recipes.md describes every key
 
-OPTION_LINE = re.compile(r"(?P<indent>[ \t]*)# option: (?P<option>[a-z][a-z0-9-]*)")
-"""The line of a block at which an option's lines stand, if it has any."""
-
-_END = r"(?:\r?\n|\Z)"
+Pattern = re.Pattern[str]
 
 
-def _whole(words: Iterable[str]) -> str:
-    """A regular expression for any of these words, where it is no part of a longer one."""
-    return rf"\b(?:{'|'.join(map(re.escape, words))})\b"
+class Lines(tuple[str, ...]):
+    """The lines of a file. In a recipe's table, the file's name stands for them."""
+
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A choice that the user has: ``default``, or a value of the form ``form``.
+class Option(Table, frozen=True):
+    """A choice of the user: ``default``, or a value of the form ``form``.
 
-    ``parts`` are the words of ``form`` that stand for something, each with a regular expression of what; the
-    same words, each whole, stand in ``snippets``, the lines that such a value adds in each language, at the line
-    ``# option: NAME`` of the block. ``body`` is what the commit message says of such a value.
+    ``parts`` has a regular expression for each word in capitals of ``form``. The same words stand in ``body`` and in
+    the lines that such a value adds to the block in ``shell`` or ``python``.
     """
 
-    name: str
     default: str
     help: str
     form: str
-    body: str
-    parts: Mapping[str, str]
-    snippets: Mapping[str, tuple[str, ...]]
+    parts: Annotated[dict[str, Pattern], Meta(min_length=1)]
+    body: str = ""
+    shell: Lines = Lines()
+    python: Lines = Lines()
+
+    def lines(self, language: str) -> Lines:
+        """The lines that a value other than the default adds."""
+        return self.python if language == "python" else self.shell
 
     def split(self, value: str) -> dict[str, str] | None:
-        """The parts of a value, or None where it does not have the form."""
-        match = re.fullmatch(self._pattern(self.form, "", set()), value)
-        return match.groupdict() if match else None
+        """The parts of a value by their words, none for the default. None if the value does not have the form."""
+        match = re.fullmatch(self.pattern(re.escape(self.form)), value)
+        return {} if value == self.default else match and match.groupdict()
 
-    def join(self, parts: Mapping[str, str]) -> str:
-        """The value that has these parts."""
-        return self.fill(self.form, parts)
+    def fill(self, text: str, parts: Mapping[str, str]) -> str:
+        """A text with the parts of a value in the place of their words."""
+        return self._word.sub(lambda word: parts[word[0]], text)
 
-    def fill(self, line: str, parts: Mapping[str, str]) -> str:
-        """A line of a snippet with the parts of a value in it."""
-        if not parts:
-            return line
-        # In one pass: a value may hold another part's word.
-        return re.sub(_whole(parts), lambda match: parts[match[0]], line)
+    def pattern(self, escaped: str) -> str:
+        """A regular expression for an escaped text with a value's parts in it, each a group with the word's name."""
+        named: set[str] = set()
+
+        def group(word: re.Match[str]) -> str:
+            if word[0] in named:
+                return f"(?P={word[0]})"
+            named.add(word[0])
+            return f"(?P<{word[0]}>{self.parts[word[0]].pattern})"
+
+        return self._word.sub(group, escaped)
+
+    @property
+    def _word(self) -> Pattern:
+        return re.compile(rf"\b(?:{'|'.join(self.parts)})\b")
 
     def words(self, value: str) -> dict[str, str]:
-        """The parts of a value under their names in lower case, as scenarios call them; none of the default."""
-        parts = self.split(value) if value != self.default else None
-        return {part.lower(): text for part, text in (parts or {}).items()}
+        """The parts of a value by their words in lower case, as scenarios use them."""
+        return {word.lower(): part for word, part in (self.split(value) or {}).items()}
 
     def says(self, value: str) -> str:
         """What the commit message says of a value, empty for the default."""
-        parts = self.split(value) if value != self.default else None
+        parts = self.split(value)
         return self.fill(self.body, parts) if parts else ""
 
-    def _pattern(self, text: str, prefix: str, taken: set[str]) -> str:
-        """A regular expression for a text in which the parts' words stand for any of their values."""
-        pieces = []
-        for piece in re.split(f"({_whole(self.parts)})", text):
-            if piece not in self.parts:
-                pieces.append(re.escape(piece))
-            elif piece in taken:
-                pieces.append(f"(?P={prefix}{piece})")
-            else:
-                pieces.append(f"(?P<{prefix}{piece}>{self.parts[piece]})")
-                taken.add(piece)
-        return "".join(pieces)
 
-    @property
-    def group(self) -> str:
-        """The option's name as a group of a regular expression."""
-        return self.name.replace("-", "_")
-
-    def lines_pattern(self, language: str) -> str:
-        """A regular expression for the lines that a value adds, or for none."""
-        taken: set[str] = set()
-        lines = (self._pattern(line, f"{self.group}__", taken) for line in self.snippets[language])
-        return f"(?P<{self.group}>" + "".join(f"[ \\t]*{line}{_END}" for line in lines) + ")?"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Table, frozen=True):
     """What is done to the build in one language.
 
-    ``before`` are the lines that go before the build, ``place`` says how far before: ``body``, in the list
-    of statements in which the build stands, or ``module``, at the top level. ``wrap`` is put before the
-    build's words (in Python, in place of the call's ``callee(``), ``insert``, which begins with what separates
-    words, behind those that name the build. ``imports`` are the Python modules that all this needs,
-    ``directive`` a comment line for the linter, put above a build whose first word is a variable without
-    quotes: as an argument it would be reported.
+    ``before`` are lines to put before the build, ``place`` is how far before: ``body``, in the list of statements in
+    which the build stands, or ``module``, at the top level. ``wrap`` goes before the build's words (in Python in place
+    of the call's ``callee(``), ``insert`` behind the words that name the build. ``imports`` are the Python modules
+    that all this needs. ``directive`` is a comment for the linter.
     """
 
-    before: tuple[str, ...] = ()
-    place: str = "body"
+    before: Lines = Lines()
+    place: Annotated[str, Meta(pattern=r"^(body|module)\Z")] = "body"
     wrap: str = ""
     insert: str = ""
-    imports: tuple[str, ...] = ()
-    directive: str = ""
-
-    def render(self, options: Mapping[str, Option], values: Mapping[str, str], language: str) -> list[str]:
-        """The lines of the block for these values, without indentation of their own."""
-        lines: list[str] = []
-        for line in self.before:
-            place = OPTION_LINE.fullmatch(line)
-            if place is None:
-                lines.append(line)
-                continue
-            option = options[place["option"]]
-            value = values.get(option.name, option.default)
-            parts = option.split(value) if value != option.default else None
-            if parts:
-                lines += [place["indent"] + option.fill(extra, parts) for extra in option.snippets[language]]
-        return lines
-
-    def standing(
-        self, options: Mapping[str, Option], language: str, text: str, start: int
-    ) -> tuple[int, dict[str, str]] | None:
-        """Where the block that begins at the offset ends, and the options with which it was written.
-
-        None where it is not this block. Any indentation, line ends and options are allowed.
-        """
-        values = {option.name: option.default for option in options.values()}
-        at = start
-        for line in self.before:
-            place = OPTION_LINE.fullmatch(line)
-            if place:
-                option = options[place["option"]]
-                found = re.compile(option.lines_pattern(language)).match(text, at)
-                if found and found[option.group]:
-                    values[option.name] = option.join({part: found[f"{option.group}__{part}"] for part in option.parts})
-                    at = found.end()
-                continue
-            end = text.find("\n", at)
-            here = text[at : end if end >= 0 else len(text)].removesuffix("\r")
-            if not here.endswith(line) or here[: len(here) - len(line)].strip(" \t"):
-                return None
-            at = end + 1 if end >= 0 else len(text)
-        return at, values
+    imports: tuple[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")], ...] = ()
+    directive: Annotated[str, Meta(pattern=r"^#[^\n]*\Z")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """A block of another origin that is taken out before ours goes in.
+class Foreign(Table, frozen=True):
+    """A block of another origin, which is taken out before the recipe's own is put in.
 
-    Statements are removed that assign or read at least one of ``variables`` and else nothing but ``reads``
-    and the hook, in the recipe's files and in ``files``; ``variables[0]`` is what tells the forms apart.
+    It consists of the statements that assign or read at least one of ``variables``, and otherwise nothing but
+    ``reads`` and the hook. They are looked for in the script and in ``files``. ``variables[0]`` tells the forms apart.
     """
 
     name: str
-    variables: tuple[str, ...]
-    reads: tuple[str, ...]
-    files: tuple[str, ...]
+    variables: Annotated[tuple[str, ...], Meta(min_length=1)]
+    reads: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A change as data: where, what, the commit message, the options. ``update`` is the subject where an earlier
-    form of the change is replaced.
+class Note(Table, frozen=True):
+    """Advice for trees that have a file at ``path``."""
 
-    ``older`` holds, for each release whose text differs, the changes and options of that release.
-    ``seen`` are regular expressions: text in the build's statement that belongs to a block of an unknown form.
+    path: str
+    text: str
+
+
+class Recipe(Table, frozen=True):
+    """A change as data: where, what, the commit message, the options.
+
+    ``update`` is the subject if a block of ours is replaced. ``callers`` are files of the tree that tell which of
+    ``files`` is run. ``seen`` matches text of a block of an unknown form.
     """
 
-    name: str
-    folder: Path
     summary: str
     anchor: str
-    files: tuple[str, ...]
+    files: Annotated[tuple[str, ...], Meta(min_length=1)]
     subject: str
-    update: str
     body: str
-    defines: str
-    hook: str
-    changes: Mapping[str, Change]
-    options: Mapping[str, Option]
-    replaces: tuple[Foreign, ...]
-    seen: tuple[re.Pattern[str], ...]
-    advice: Mapping[str, tuple[str, ...]]
-    older: tuple[tuple[Mapping[str, Change], Mapping[str, Option]], ...] = field(default=())
+    callers: tuple[str, ...] = ()
+    update: str = ""
+    defines: str = ""
+    hook: str = ""
+    shell: Change | None = None
+    python: Change | None = None
+    options: dict[str, Option] = msgspec.field(default_factory=dict)
+    replaces: tuple[Foreign, ...] = ()
+    seen: tuple[Pattern, ...] = ()
+    advice: dict[Literal["about", "hook", "patch"], tuple[str, ...]] = msgspec.field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    folder: Path = Path()
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def changes(self) -> dict[str, Change]:
+        """The change in each language that the recipe knows."""
+        return {name: change for name, change in (("shell", self.shell), ("python", self.python)) if change}
 
     def values(self, chosen: Mapping[str, str]) -> dict[str, str]:
         """All options with their values, from what ``--set`` gave.
@@ -390,7 +351,7 @@ class Recipe:
             if option is None:
                 known = ", ".join(self.options) or "none"
                 raise UsageError(f"the recipe {self.name} has no option {name!r}", hint=f"It has: {known}.")
-            if value != option.default and option.split(value) is None:
+            if option.split(value) is None:
                 raise UsageError(f"--set {name}={value}: the form is {option.form}", hint=f"{name}: {option.help}")
         return {name: chosen.get(name, option.default) for name, option in self.options.items()}
 
@@ -407,7 +368,7 @@ class Plan:
 
     syntax: Syntax
     state: State
-    anchor: Anchor | None
+    anchor: Anchor
     reference: Script
     result: Script
     edits: tuple[Edit, ...] = ()
@@ -419,9 +380,14 @@ class Plan:
         return self.syntax.script
 
     @property
+    def ours(self) -> bool:
+        """Whether a block of ours stands in the script."""
+        return self.state in {State.CURRENT, State.OPTIONS, State.PARTIAL}
+
+    @property
     def where(self) -> str:
-        """``path:line:col`` of the build, or the path where there is none."""
-        return self.script.where(self.anchor.verbs[0][0]) if self.anchor else self.script.path
+        """``path:line:col`` of the build."""
+        return self.script.where(self.anchor.verbs[0][0])
 
 
 # where it comes from, and what came of it
@@ -446,12 +412,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit: its full hash, its tree's, and the committer's date as ``SECONDS ZONE``."""
+    """A commit: its full hash, the committer's date as ``SECONDS ZONE``, and the first line of its message."""
 
     name: str
-    tree: str
     date: str
-    parents: tuple[str, ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,19 +447,21 @@ class Patch:
 @dataclass(frozen=True, slots=True)
 class Target:
     """A revision to work on: ``name`` as it was asked for or a branch's short name, ``label`` the same as a
-    file's or branch's name and unlike all others, ``revision`` what git calls it, ``commit`` None where git
-    does not know it."""
+    file's or branch's name and unlike all others, ``revision`` what git calls it. ``error`` says why there is no
+    ``commit``."""
 
     name: str
     label: str
     revision: str
     commit: Commit | None
+    error: InputError | None = None
 
 
 class Result(StrEnum):
     """What came of a revision."""
 
     PATCHED = "patched"
+    NEEDED = "patch needed"
     NOTHING = "nothing to do"
     SKIPPED = "skipped"
     FAILED = "review failed"
@@ -503,12 +470,13 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A revision and its change, or the error that stood in the way. ``strict`` as in the option."""
+    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options."""
 
     target: Target
     change: Patch | None = None
     error: CiPatcherError | None = None
     strict: bool = False
+    check: bool = False
 
     @property
     def result(self) -> Result:
@@ -517,4 +485,6 @@ class Outcome:
         if not self.change.pairs:
             return Result.NOTHING
         incomplete = self.strict and (self.change.not_run or self.change.notes)
-        return Result.FAILED if self.change.broken or incomplete else Result.PATCHED
+        if self.change.broken or incomplete:
+            return Result.FAILED
+        return Result.NEEDED if self.check else Result.PATCHED

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from patcher import anchors, sources
+from patcher import anchors, inject, sources, takeout
 from patcher.emit import git
 from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
-from patcher.inject import plan, removals, without_comments
-from patcher.model import Finding, Patch, Plan, Recipe, Script, Source, State, Syntax, Verdict
+from patcher.layout import without_comments
+from patcher.model import Anchor, Finding, Patch, Plan, Recipe, Script, Source, State, Syntax, Verdict
 from patcher.review import static
 
 Progress = Callable[[int, int], None]
-
-# An engine and a word for building on one line, without another thing that the engine does in between.
-_SAYS_BUILD = re.compile(
-    r"(?<![\w./-])(?:\S{1,99}/)?(?:docker|podman)\b(?![./=])"
-    r"(?:(?!\b(?:run|exec|cp|pull|push|create|start|stop|kill|rm|rmi|ps|prune|inspect|images|logs|info|login)\b)[^\n]){0,200}?"
-    r"\b(?:build|bake)\b(?![\w./-])"
-)
-_TRAILING_COMMENT = re.compile(r"(?<=[ \t])#[^\n]*")
+# A script of upstream's names up to five.
+_MOST_COMPANIONS = 24
 
 
 def parse(script: Script) -> Syntax:
-    """The syntax of a script, by the parser for its language. Raises InputError where it cannot be parsed."""
+    """The syntax of a script, by the parser for its language. Raises InputError if it cannot be parsed."""
     if script.language == "python":
         from patcher.parse import python
 
@@ -37,67 +31,113 @@ def parse(script: Script) -> Syntax:
 
 
 def planned(syntax: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
-    """What a recipe does to a script. Raises as ``inject.plan`` does."""
-    return plan(syntax, recipe, values, parse, anchors.find)
+    """What a recipe with these options does to a script.
+
+    Raises NoBuildError and RefusedError as the anchor's kind does, and RefusedError for a block of an unknown form.
+    """
+    script = syntax.script
+    if script.language not in recipe.changes:
+        raise RefusedError(f"the recipe {recipe.name} has no change for {script.language}", where=script.path)
+    anchor = anchors.find(recipe.anchor, syntax)
+    if ours := takeout.ours(syntax, recipe, anchor):
+        plan = Plan(syntax, State.CURRENT, anchor, script.edited(ours.edits), script, values=ours.values)
+        if ours.whole and ours.values == values:
+            return plan
+        state = State.PARTIAL if ours.values == values else State.OPTIONS
+        return _put_in(replace(plan, state=state), parse(plan.reference), recipe, values)
+    if form := takeout.foreign(syntax, recipe):
+        removal = takeout.removals(syntax, form, recipe)
+        reference = script.edited(removal)
+        try:
+            bare = parse(reference)
+        except InputError:  # a statement of the script held nothing else
+            raise takeout.unknown(syntax, recipe, removal[0].start) from None
+        takeout.refuse_unknown(bare, recipe, form.variables)
+        return _put_in(Plan(syntax, State.FOREIGN, anchor, reference, script, foreign=form), bare, recipe, values)
+    takeout.refuse_unknown(syntax, recipe)
+    state = State.NO_CACHE if recipe.hook or recipe.replaces else State.ABSENT
+    if recipe.hook in {name.name for name in syntax.names}:
+        state = State.HOOK
+    return _put_in(Plan(syntax, state, anchor, script, script), syntax, recipe, values)
+
+
+def _put_in(plan: Plan, bare: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
+    """The plan with its edits and result: ``bare`` is the syntax of its reference."""
+    anchor = plan.anchor if bare is plan.syntax and plan.anchor else anchors.find(recipe.anchor, bare)
+    edits = inject.insertion(bare, recipe, values, anchor)
+    return replace(plan, edits=edits, result=bare.script.edited(edits))
 
 
 def may_build(script: Script) -> bool:
-    """Whether a build can be in a script at all: it is not parsed for nothing beside one that has it."""
-    text = script.text.lower()
-    return "build" in text and ("docker" in text or "podman" in text)
+    """Whether an anchor of any kind can be in a script. If not, it need not be parsed."""
+    return any(anchors.may_hold(kind, script) for kind in anchors.kinds())
 
 
 def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
     """Find the one script with the build, and plan the change.
 
-    Raises NoBuildError where no file has one, RefusedError where the choice is not clear, InputError where a
-    file cannot be read or parsed.
+    Raises NoBuildError if no file has a build, RefusedError if the choice is not clear, InputError if a file cannot
+    be read or parsed.
     """
     plans: list[Plan] = []
-    seen: list[Script] = []
+    without: list[tuple[Script, NoBuildError]] = []
     for path in [source.only] if source.only else recipe.files:
         script = sources.read(source, path)
-        if script is None:
-            continue
-        seen.append(script)
-        if plans and not may_build(script):
+        if script is None or (plans and not anchors.may_hold(recipe.anchor, script)):
             continue
         try:
             plans.append(planned(parse(script), recipe, values))
-        except NoBuildError:
-            continue
+        except NoBuildError as error:
+            without.append((script, error))
     if not plans:
-        raise NoBuildError("no image build found", where=source.name, hint=_looked_at(seen, source, recipe))
-    if len(plans) > 1:
-        raise RefusedError(
-            f"{len(plans)} files have an image build, and nothing tells which one is meant",
-            where=source.name,
-            hint="\n".join(f"{found.where}" for found in plans),
-        )
-    return plans[0]
+        raise NoBuildError("no image build found", where=source.name, hint=_absent(source, recipe, without))
+    return plans[0] if len(plans) == 1 else _called(source, recipe, plans)
 
 
-def _looked_at(seen: list[Script], source: Source, recipe: Recipe) -> str:
-    """Where no image build was found, and why that may be."""
-    if not seen:
-        return f"There is no {' and no '.join(recipe.files)}." + _root(source)
-    looked = f"Looked at: {', '.join(script.path for script in seen)}."
-    for script in seen:
-        code = _TRAILING_COMMENT.sub(lambda comment: " " * len(comment[0]), without_comments(script.text))
-        if said := _SAYS_BUILD.search(code):
+def _called(source: Source, recipe: Recipe, plans: Sequence[Plan]) -> Plan:
+    """The plan for the script that the tree itself runs. Raises RefusedError if the callers do not tell."""
+    callers = [caller for path in recipe.callers if (caller := sources.read(source, path))]
+    text = "\n".join(without_comments(caller.text) for caller in callers)
+    called = [plan for plan in plans if plan.script.path in text]
+    if len(called) == 1:
+        return called[0]
+    raise RefusedError(
+        f"{len(plans)} files have an image build, and {' or '.join(recipe.callers) or 'nothing'} does not tell which "
+        "one is run",
+        where=source.name,
+        hint="\n".join([*(plan.where for plan in plans), f"Name one: ci-patcher patch --file {plans[0].script.path}"]),
+    )
+
+
+def _absent(source: Source, recipe: Recipe, without: Sequence[tuple[Script, NoBuildError]]) -> str:
+    """Where no image build was found, and what to do."""
+    if not without:
+        return f"There is no {' and no '.join(recipe.files)}.\n{_root(source)}"
+    looked = f"Looked at: {', '.join(script.path for script, _ in without)}."
+    for script, error in without:
+        at = anchors.mention(recipe.anchor, script)
+        if at is not None:
             return (
-                f"{looked}\n{script.where(said.start())} has the words of one, but in a string, or behind a program "
-                "that this tool does not know.\n"
-                "Write it as a command of its own: `docker build ...` or `docker buildx build ...`."
+                f"{looked}\n{script.where(at)} mentions one, in a string or behind a program that this tool does not "
+                f"know.\nWrite it as a command of its own. Now {error.what}."
             )
-    return f"{looked} Nothing to patch there: trees from before 2023-01 build no image."
+    return f"{looked} Nothing to patch there."
 
 
 def _root(source: Source) -> str:
-    """Which tree is meant where a folder is none."""
-    if source.repository and not source.revision and source.root.resolve() != source.repository.resolve():
-        return f"\nThe root of the work tree around it: {source.repository}"
-    return "\nName the root of the source tree, the script itself, or a revision with --rev."
+    """What to name if a folder is no tree."""
+    if source.revision:
+        return "If another script builds the image, name it with --file."
+    if source.repository and source.root.resolve() != source.repository.resolve():
+        return f"The root of the work tree around it: {source.repository}"
+    return "Name the root of the source tree, the script itself, or a revision with --rev."
+
+
+def advice(source: Source, recipe: Recipe, plan: Plan) -> list[str]:
+    """What the user of a recipe should know: whom the change is for comes first."""
+    hook = recipe.advice.get("hook", ()) if plan.state is State.HOOK else ()
+    there = [note for note in recipe.notes if note.path in sources.listing(source, note.path.rpartition("/")[0])]
+    return [*recipe.advice.get("about", ()), *hook, *recipe.advice.get("patch", ()), *(note.text for note in there)]
 
 
 def state(source: Source, recipe: Recipe, values: Mapping[str, str]) -> tuple[Plan | None, CiPatcherError | None]:
@@ -123,11 +163,9 @@ def change(
     Raises as ``examine`` does; a failed review is no error but BROKEN findings.
     """
     found = examine(source, recipe, values)
+    result = found.result
     if reverse:
-        ours = found.state in {State.CURRENT, State.OLDER}
-        result = found.reference if ours else found.script
-    else:
-        result = found.result
+        result = found.reference if found.ours else found.script
     pairs = [(found.script, result)] if result.text != found.script.text else []
     if not reverse:
         pairs += _companions(source, recipe, found)
@@ -144,55 +182,50 @@ def change(
 def _companions(source: Source, recipe: Recipe, found: Plan) -> list[tuple[Script, Script]]:
     """The other files in which a foreign block left something."""
     pairs: list[tuple[Script, Script]] = []
-    if found.foreign is None or source.only:
-        return pairs
-    for path in found.foreign.files:
+    for path in found.foreign.files if found.foreign and not source.only else ():
         script = sources.read(source, path)
-        if script is None:
-            continue
-        edits = removals(parse(script), found.foreign, recipe)
-        if edits:
+        edits = takeout.removals(parse(script), found.foreign, recipe) if script and found.foreign else []
+        if script and edits:
             pairs.append((script, script.edited(edits)))
     return pairs
 
 
 def _static(done: Patch, result: Script, reverse: bool, verify: bool) -> list[Finding]:
-    found = done.plan
-    assert found.anchor is not None
-    kind = found.syntax.language
-    findings = [static.parses(result, kind)]
+    plan = done.plan
+    findings = [static.parses(result, result.language)]
     try:
         again = planned(parse(result), done.recipe, done.values)
     except InputError as error:
         return [*findings, Finding("parses again", Verdict.BROKEN, str(error))]
     except RefusedError as error:
         return [*findings, Finding("one build", Verdict.BROKEN, str(error), evidence=error.hint)]
-    assert again.anchor is not None
-    findings.append(static.one_build(len(found.anchor.commands), len(again.anchor.commands)))
-    if not reverse:
-        reference = found.reference
-        findings.append(static.only_intended(reference, result, _builds(done)))
-        findings.append(static.style(reference, result))
-        findings.append(static.second_run(again.state is not State.CURRENT, f"the state is: {again.state}"))
-        findings.append(static.reverse(reference, again.reference if again.state is State.CURRENT else None))
+    one_build = static.one_build(len(plan.anchor.commands), len(again.anchor.commands))
+    if reverse:
+        findings += [one_build, static.second_run(again.ours, "our block is still there")]
     else:
-        ours = again.state in {State.CURRENT, State.OLDER}
-        findings.append(static.second_run(ours, "our block is still there"))
+        same = plan.reference.text == plan.script.text
+        before = plan.anchor if same else anchors.find(done.recipe.anchor, parse(plan.reference))
+        places = [place for command in before.commands for place in (command.words[0].start, command.head[0])]
+        lost = _lost_word(plan.reference, before, result, again.anchor)
+        findings += [
+            Finding("one build", Verdict.BROKEN, f"the build loses the word {lost}") if lost else one_build,
+            static.only_intended(plan.reference, result, [*(place for place in places if place >= 0), *before.behind]),
+            static.style(plan.reference, result),
+            static.second_run(again.state is not State.CURRENT, f"the state is: {again.state}"),
+            static.reverse(plan.reference, again.reference if again.state is State.CURRENT else None),
+        ]
     findings.append(static.applies(git.refused(done.pairs, git.diff(done.pairs))))
-    if verify:
-        findings += static.linted(found.script, result, kind)
-    return findings
+    return [*findings, *(static.linted(plan.script, result, result.language) if verify else ())]
 
 
-def _builds(done: Patch) -> list[int]:
-    """Where in the reference lines may change: the builds' heads, words and places for more words."""
-    found = done.plan
-    anchor = found.anchor
-    if found.reference.text != found.script.text:
-        anchor = anchors.find(done.recipe.anchor, parse(found.reference))
-    assert anchor is not None
-    places = [place for command in anchor.commands for place in (command.words[0].start, command.head[0])]
-    return [*(place for place in places if place >= 0), *anchor.behind]
+def _lost_word(reference: Script, before: Anchor, result: Script, after: Anchor) -> str:
+    """The first word of the reference's build that the result's has not, empty if it has all, in the same order."""
+    for old, new in zip(before.commands, after.commands, strict=False):
+        left = iter([result.text[word.start : word.end] for word in new.words])
+        for word in old.words:
+            if (text := reference.text[word.start : word.end]) not in left:
+                return text
+    return ""
 
 
 def scenarios(
@@ -232,16 +265,17 @@ def scenarios(
 
 
 def named(source: Source, script: Script) -> dict[str, Script]:
-    """The other files of the tree's CI that a script names and may want to find there."""
-    named: dict[str, Script] = {}
-    for path in sorted({match[0] for match in re.finditer(r"\bci/[\w./-]*\w", script.text)} - {script.path}):
-        try:
-            companion = sources.read(source, path)
-        except InputError:
-            continue
-        if companion is not None:
-            named[path] = companion
-    return named
+    """The other files of the tree's CI that a script names. No link is followed.
+
+    Raises InputError if git cannot read the tree.
+    """
+    found: dict[str, Script] = {}
+    for path in sources.listing(source, "ci"):
+        if path in script.text and path != script.path and len(found) < _MOST_COMPANIONS:
+            with suppress(InputError):
+                companion = sources.read(source, path)
+                found |= {path: companion} if companion else {}
+    return found
 
 
 def contract(recipe: Recipe) -> dict[int, str]:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
 
 _KEPT = (
-    *("PATH", "CI", "BITCOIN_REPO", "SHELLCHECK_080", "VIRTUAL_ENV", "COVERAGE_FILE"),
+    *("PATH", "CI", "BITCOIN_REPO", "SHELLCHECK_080", "VIRTUAL_ENV", "COVERAGE_FILE", "CI_PATCHER_PICTURE"),
     *("DOCKER_HOST", "DOCKER_CONFIG", "CI_PATCHER_BASE_IMAGE"),
 )
 

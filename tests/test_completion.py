@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from patcher.cli import _COMMANDS
-from tests.command import call
+from patcher.cli import COMMANDS
+from tests.command import call, git, repository
 from tests.conftest import needs
 
 BASH = """
@@ -33,7 +33,12 @@ FISH = '_CI_PATCHER_COMPLETE=fish_source ci-patcher | source; complete --do-comp
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ci-patcher as a command."""
+    """ci-patcher as a command, in a folder with a clone."""
+    root = repository(tmp_path / "there")
+    git(root, "branch", "29.x")
+    git(tmp_path, "clone", "--quiet", "there", "clone")
+    git(tmp_path / "clone", "branch", "28.x")
+    monkeypatch.chdir(tmp_path)
     program = tmp_path / "bin" / "ci-patcher"
     program.parent.mkdir()
     program.write_text(f"#!{sys.executable}\nfrom patcher.cli import main\n\nmain()\n")
@@ -62,6 +67,8 @@ def completed(shell: str, *words: str) -> set[str]:
         (["patch", "--int"], {"--interactive"}),
         (["patch", "--format", "m"], {"mbox", "markdown"}),
         (["backport", "--recipe", "docker-build-c"], {"docker-build-cache"}),
+        (["backport", "--repo", "clone", "2"], {"28.x", "29.x"}),
+        (["patch", "clone", "--rev", "29"], {"29.x"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -69,7 +76,7 @@ def test_completion(shell: str, words: list[str], found: set[str]) -> None:
     assert completed(shell, "ci-patcher", *words) == found
 
 
-@pytest.mark.parametrize("name", _COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_has_an_example_on_a_line_of_its_own(tmp_path: Path, name: str) -> None:
     shown = call(tmp_path, name, "--help").out.decode().splitlines()
     at = next(number for number, line in enumerate(shown) if line.strip() in {"Example:", "Examples:"})

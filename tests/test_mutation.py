@@ -7,10 +7,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from patcher.model import Script, Verdict
 from patcher.review import behaviour, sandbox
@@ -25,6 +25,7 @@ OPTION = "CIRRUS_BRANCH=master"
 SHELL = [
     (r" -T\b", ""),
     (r" \|\| exit$", ""),
+    (r" \|\| continue", ""),
     (r" && ", " || "),
     (r" \|\| ", " && "),
     (r" 2> /dev/null", ""),
@@ -34,10 +35,10 @@ SHELL = [
     (r'\[ "', r"! \g<0>"),
     (r" = ", " != "),
     (r" != ", " = "),
-    (r"if (?=flock)", "if ! "),
+    (r" -nt ", " -ot "),
+    (r" -nt ", " -ef "),
     (r":-\}", "}"),
     (r":\?\}", "}"),
-    (r"/\.\"", '"'),
     (r"exit 1\b", "exit 0"),
     (r'exit "\$build_status"', "exit 0"),
     (r" --dry-run", ""),
@@ -48,8 +49,11 @@ SHELL = [
     (r">>", ">"),
     (r",mode=max", ""),
     (r",ignore-error=true", ""),
-    (r' --cache-from "[^"]*"', ""),
-    (r' --cache-to "[^"]*"', ""),
+    (r"-qs", "-q"),
+    (r"-qs", "-s"),
+    (r'ref\.name":', ""),
+    (r'latest"', "latest"),
+    (r"\+=", "="),
     (r"\.old\b", ""),
     (r"~new\.X", ".X"),
     (r"~lock", ""),
@@ -60,6 +64,9 @@ SHELL = [
     (r" TERM$", ""),
     (r"; trap '' PIPE", ""),
     (r"'' PIPE", ": PIPE"),
+    (r'received="" ', ""),
+    (r" build_status=0", ""),
+    (r'\[ -w "\$\w+" \] && ', ""),
     (r"trap 'received=\w+' \w+;? ?", ""),
     (r"received=(?=HUP|INT|TERM)", "other="),
     (r"\$BASHPID", "$$"),
@@ -67,84 +74,119 @@ SHELL = [
     (r'"\$@"', "$@"),
     (r'"\$(?!@|\()\w+"', "unquote"),
     (r'"\$\{[^"]*"', "unquote"),
-    (r"-rf \"\$new_cache\" ", "-rf "),
-    (r' "\$\{new_cache\}\.old"(?= \|\||$)', ""),
+    (r'"\$\{new_cache\}/index.json" ', ""),
+    (r' "\$new_cache"$', ""),
+    (r"handled=none", "handled=TERM"),
+    (r' && handled="\$received"', ""),
+    (r"continue 2", "continue"),
+    (r"continue 2", "break 2"),
     (r"; exit; \}", "; }"),
 ]
 
 PYTHON = [
-    (r"\bnot ", ""),
-    (r" and (?!sub)", " or "),
-    (r" or (?=sys)", " and "),
-    (r"/\.\"", '"'),
+    (r"\bnot (?!empty|replaced)", ""),
+    (r" and ", " or "),
+    (r" or ", " and "),
+    (r" != ", " == "),
+    (r" == ", " != "),
     (r"os\.W_OK", "os.R_OK"),
+    (r"os\.access\(.*?\) or ", "False or "),
+    (r" or not os\.getenv.*?\)", ""),
     (r"\"ab\"", '"wb"'),
     (r"LOCK_SH", "LOCK_EX"),
     (r"LOCK_EX", "LOCK_SH"),
     (r" \| fcntl\.LOCK_NB", ""),
-    (r"(?<=\()signal\.SIGHUP, ", ""),
+    (r"(?<=\[)signal\.SIGHUP, ", ""),
     (r"signal\.SIGINT, ", ""),
     (r", signal\.SIGTERM", ""),
-    (r" if signal\.getsignal.*SIG_IGN", ""),
-    (r"received\.append\(args\[0\]\)", "None"),
+    (r"signal\.SIG_SETMASK, mask", "signal.SIG_BLOCK, []"),
     (r",mode=max", ""),
     (r",ignore-error=true", ""),
-    (r', f"--cache-from=[^"]*"', ""),
-    (r', f"--cache-to=[^"]*"', ""),
-    (r", \*args, \*\*kwargs(?=\)$)", ""),
-    (r"getattr\(result, \"returncode\", result\)", "result"),
-    (r"getattr\(result, \"returncode\", result\)", "result.returncode"),
-    (r"os\.path\.exists\(.*?\"\)", "True"),
-    (r"not getattr\(.*?result\) and ", ""),
-    (r"lexists", "exists"),
+    (r"-qs", "-q"),
+    (r"-qs", "-s"),
+    (r'ref\.name":', ""),
+    (r'latest"', "latest"),
+    (r"\+=", "="),
+    (r", \*\*kwargs(?=\)$)", ""),
+    (r", pass_fds=\[.*?\]", ""),
+    (r"result is None or ", ""),
+    (r" or result\.returncode != 0", ""),
+    (r'f"\{cache\}/index.json", \*', "*"),
+    (r"filter\(os\.path\.exists, indexes\)", "indexes"),
+    (r"key=os\.path\.getmtime, ", ""),
+    (r"max\(", "min("),
+    (r", default=indexes\[0\]", ""),
+    (r"os\.path\.exists\(cache\) or ", ""),
+    (r" or newest == indexes\[0\]", ""),
     (r"\.old\b", ""),
     (r"~new\.(?=\{)", "."),
-    (r"\.\{os\.urandom\(8\)\.hex\(\)\}", ""),
+    (r"\.\{os\.urandom\(8\)\.hex\(\)\}", "."),
     (r"~lock", ""),
     (r"glob\.escape\(cache\)", "cache"),
     (r"~new\.\*", "~*"),
+    (r"\"-T\", ", ""),
     (r"\"-rf\"", '"-r"'),
     (r"\"-rf\"", '"-f"'),
-    (r" and subprocess\.call.*$", ""),
-    (r"OSError", "KeyError"),
+    (r"f\"\{new_cache\}/index.json\", ", ""),
+    (r", new_cache\]", "]"),
+    (r", capture_output=True", ""),
+    (r"-nT", "-T"),
+    (r"-nT", "-n"),
+    (r"OSError as e", "KeyError as e"),
+    (r"BlockingIOError", "KeyError"),
     (r", file=sys\.stderr", ""),
-    (r"received\[0\]", "signal.SIGKILL"),
-    (r"signal\.signal\(s, handler\)", "None"),
-    (r"\[new, f\"\{new\}\.old\"\]", "[new]"),
-    (r"\[new, f\"\{new\}\.old\"\]", '[f"{new}.old"]'),
 ]
 
-REMOVE = 'rm -rf "$new_cache" "${new_cache}.old" || rm -rf "$new_cache" "${new_cache}.old"'
-CACHE = '"${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"'
-LOCK = 'exec {cache_lock}>> "${old_cache}~lock" && flock --shared "$cache_lock" || exit'
+LOCK = '{ [ -w "$DANGER_DOCKER_BUILD_CACHE_HOST_DIR" ] && exec {fd}>>"${cache}~lock" && flock --shared "$fd"; } ||'
+PLACE = '"${DANGER_DOCKER_BUILD_CACHE_HOST_DIR}/${CONTAINER_NAME:?}"'
+GREP = """grep -qs 'ref.name": *"latest"' "${cache}/index.json\""""
+TRAPS = "trap 'received=HUP' HUP; trap 'received=INT' INT; trap 'received=TERM' TERM; trap '' PIPE"
+OWN = '[ "$build_status" = 0 ] || rm -rf "${new_cache}/index.json" "$new_cache"'
 A_NUMBER = "a number has nothing to split; quoted as every other word is"
-ONE_SIGNAL = "the second is there for a signal that ended the first, and by then only $new_cache can be left"
-# Mutants that nothing can notice, and why.
+ASSIGNED = "the value of an assignment is not split into words"
+EMPTY = "the lock file is empty and stays so"
+ORDER = "only a SIGKILL in the middle of rm shows what rm removes first"
+PRINTED = "the index on standard output, which no scenario reads"
+NO_SUCH_NAME = "nothing has this name"
+NO_QUESTION = "rm without -f asks on a terminal only, and its messages are dropped"
+UNIT = "tests/test_block_python.py notices it"
+# Mutants that no scenario can notice, and why.
 EQUIVALENT_SHELL = {
-    f"old_cache={CACHE} | {CACHE} -> {CACHE[1:-1]} at 10": "the value of an assignment is not split into words",
-    f"{LOCK} | >> -> > at 17": "the file is empty and stays so",
-    f'{LOCK} | "$cache_lock" -> $cache_lock at 58': A_NUMBER,
-    'if flock --exclusive --nonblock "$cache_lock"; then | "$cache_lock" -> $cache_lock at 32': A_NUMBER,
-    'if [ "$build_status" = 0 ] && [ -e "${new_cache}/index.json" ]; then | "$build_status" -> $build_status at 5': A_NUMBER,  # noqa: E501
-    'mv -T "$old_cache" "${new_cache}.old" 2> /dev/null | -T ->  at 2': "nothing has this name",
-    f"{REMOVE} | .old ->  at {REMOVE.rindex('.old')}": ONE_SIGNAL,
-    f'{REMOVE} | "${{new_cache}}.old" ->  at {REMOVE.rindex(" ")}': ONE_SIGNAL,
-    f"{REMOVE} | rm -rf -> rm -f at 0": "the second does what the first could not",
-    f"{REMOVE} | rm -rf -> rm -r at {REMOVE.rindex('rm')}": "only a message after a signal",
+    f"cache={PLACE} | {PLACE} -> {PLACE[1:-1]} at 6": ASSIGNED,
+    f"{LOCK} | >> -> > at 59": EMPTY,
+    f'{LOCK} | "$fd" -> $fd at 95': A_NUMBER,
+    f"{GREP} | -qs -> -s at 5": PRINTED,
+    f"{TRAPS} | '' PIPE -> : PIPE at 82": "bash traces this trap into the closed pipe; what comes of it is chance",
+    'while [ "$handled" != "$received" ] && handled="$received"; do | "$received" -> $received at 47': ASSIGNED,
+    f'{OWN} | "$build_status" -> $build_status at 2': A_NUMBER,
+    f'{OWN} | "${{new_cache}}/index.json" ->  at 34': ORDER,
+    'flock --exclusive --nonblock "$fd" || continue | "$fd" -> $fd at 29': A_NUMBER,
+    'mv -T "$cache" "${dir}.old" 2> /dev/null | -T ->  at 2': NO_SUCH_NAME,
+    'rm -rf "${cache}~new."* 2> /dev/null | rm -rf -> rm -r at 0': NO_QUESTION,
     '[ -z "$received" ] || kill -s "$received" "$BASHPID" | "$BASHPID" -> $BASHPID at 42': A_NUMBER,
     'exit "$build_status" | "$build_status" -> $build_status at 5': A_NUMBER,
 }
 
-
+OPEN = 'fcntl.flock(lock := open(f"{cache}~lock", "ab"), fcntl.LOCK_SH)'
+GREP_PYTHON = """if subprocess.call(["grep", "-qs", 'ref.name": *"latest"', f"{cache}/index.json"]) != 1:"""
+OWN_PYTHON = 'subprocess.call(["rm", "-rf", f"{new_cache}/index.json", new_cache])'
+INDEXES = 'indexes = [f"{cache}/index.json", *glob.glob(f"{glob.escape(cache)}~new.*/index.json")]'
+ASIDE = 'subprocess.run(["mv", "-T", cache, f"{new_cache}.old"], capture_output=True)'
+BACK = 'subprocess.run(["mv", "-nT", f"{new_cache}.old", cache], capture_output=True)'
+ALL = 'subprocess.run(["rm", "-rf", *glob.glob(f"{glob.escape(cache)}~new.*")], capture_output=True)'
+SAID = 'print("The docker build cache was not replaced: another run uses it.", file=sys.stderr)'
 EQUIVALENT_PYTHON = {
-    'cache = f"{host_dir}/" + (os.getenv("CONTAINER_NAME") or sys.exit("Error: CONTAINER_NAME must not be empty.")) | not ->  at 94': "a message",  # noqa: E501
-    'with open(f"{cache}~lock", "ab") as lock: | "ab" -> "wb" at 27': "the file is empty and stays so",
-    "handlers = {s: signal.signal(s, lambda *args: received.append(args[0])) for s in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN} | if signal.getsignal(s) != signal.SIG_IGN ->  at 127": "a scenario's script starts with no signal ignored; tests/test_block_python.py has one",  # noqa: E501
-    'leftovers += glob.glob(f"{glob.escape(cache)}~new.*") | glob.escape(cache) -> cache at 26': "tests/test_block_python.py has a directory with brackets",  # noqa: E501
-    'if not getattr(result, "returncode", result) and os.path.exists(f"{new}/index.json"): | getattr(result, "returncode", result) -> result.returncode at 7': "for a script whose own run gives the status itself",  # noqa: E501
-    'if os.path.lexists(f"{new}.old"): | lexists -> exists at 11': "only a link that leads nowhere differs, and then the second rename would have to fail too",  # noqa: E501
-    'print(f"The docker build cache was not replaced: {e}", file=sys.stderr) | not ->  at 35': "a message",
-    'subprocess.call(["rm", "-rf", *leftovers]) and subprocess.call(["rm", "-rf", *leftovers]) | "-rf" -> "-r" at 70': "only a message after a signal",  # noqa: E501
+    f'{OPEN} | "ab" -> "wb" at 42': EMPTY,
+    f"{GREP_PYTHON} | -qs -> -s at 29": PRINTED,
+    f'{OWN_PYTHON} | "-rf" -> "-r" at 23': UNIT,
+    f'{OWN_PYTHON} | f"{{new_cache}}/index.json", ->  at 30': ORDER,
+    f"{INDEXES} | glob.escape(cache) -> cache at 48": UNIT,
+    f"{INDEXES} | ~new.* -> ~* at 67": "a directory of somebody else with an index, newer than all exports",
+    f'{ASIDE} | "-T", ->  at 22': NO_SUCH_NAME,
+    f"{BACK} | -nT -> -T at 23": "a complete cache is not empty, so the rename fails",
+    f"{ALL} | glob.escape(cache) -> cache at 43": UNIT,
+    f'{ALL} | "-rf" -> "-r" at 22': NO_QUESTION,
+    f"{SAID} | , file=sys.stderr ->  at 69": UNIT,
 }
 
 

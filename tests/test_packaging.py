@@ -58,6 +58,7 @@ def test_the_sdist_keeps_the_folders(built: Path) -> None:
         "snippets/docker-build-cache/recipe.toml",
         "fixtures/29.x/ci/test/02_run_container.sh",
         "tests/conftest.py",
+        ".ci/run",
     }
     assert wanted | {"README.md", "LICENSE", "snippets/LICENSE", "pyproject.toml"} <= names
 
@@ -70,19 +71,8 @@ def test_it_works_where_it_is_installed(built: Path, tmp_path: Path, kind: str) 
     # The dependencies are this environment's: only the project itself is installed anew.
     (purelib,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (purelib / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-    ]
-    subprocess.run([*install, "--ignore-installed", str(archive)], check=True, cwd=tmp_path)
+    install = f"-m pip --python {python} install --quiet --no-deps --no-build-isolation --no-index --ignore-installed"
+    subprocess.run([sys.executable, *install.split(), archive], check=True, cwd=tmp_path)
     command = tmp_path / "venv" / "bin" / "ci-patcher"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
 

@@ -13,8 +13,8 @@ import pytest
 from patcher import pipeline
 from patcher import recipe as recipes
 from patcher.emit import git
-from patcher.inject import plan as original
 from patcher.model import Finding, Plan, Script, Verdict
+from patcher.pipeline import planned as original
 from patcher.review import static
 from patcher.sources import tree as source_of
 from tests.conftest import needs
@@ -110,6 +110,24 @@ def test_a_missing_linter_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert static.linted(PLAIN, PLAIN, "shell")[0] == Finding("shellcheck", Verdict.NOT_RUN, "shellcheck is missing")
 
 
+def test_a_linter_that_takes_all_memory_is_not_run() -> None:
+    needs("shellcheck")
+    endless = edited("echo", ". /dev/zero\necho")
+    (finding,) = static.linted(PLAIN, endless, "shell")
+    assert (finding.verdict, "out of memory" in finding.detail) == (Verdict.NOT_RUN, True)
+
+
+def test_without_a_sandbox_no_program_reads_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patcher.review.sandbox.missing", lambda: "none here")
+    python = Script("ci/x.py", "print()\n")
+    findings = [static.parses(PLAIN, "shell"), *static.linted(PLAIN, PLAIN, "shell")]
+    findings += static.linted(python, python, "python")
+    told = [finding.check for finding in findings if finding.verdict is Verdict.NOT_RUN]
+    assert told == ["parses", "shellcheck", "ruff", "vulture"]
+    assert all(finding.detail.endswith("none here") for finding in findings if finding.check in told)
+    assert static.parses(python, "python").verdict is Verdict.HELD
+
+
 def test_a_failed_review_gives_no_patch(tree: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks above are wired: a result that is bad on purpose comes back with the finding."""
 
@@ -119,7 +137,7 @@ def test_a_failed_review_gives_no_patch(tree: Callable[[str], Path], monkeypatch
             return found
         return replace(found, result=edited("docker volume", "docker vilume", found.result))
 
-    monkeypatch.setattr("patcher.pipeline.plan", bad)
+    monkeypatch.setattr("patcher.pipeline.planned", bad)
     source = source_of(tree("28.x"))
     done = pipeline.change(source, RECIPE, RECIPE.values({}), verify=False)
     assert {finding.check for finding in done.broken} == {"only the intended lines", "the reverse gives the original"}
@@ -134,15 +152,7 @@ def test_shellcheck_of_the_older_branches_finds_nothing_either(tree: Callable[[s
         done = pipeline.change(source_of(tree(name)), RECIPE, RECIPE.values({}), verify=False)
         found = []
         for script in done.pairs[0]:
-            flags = [
-                "--external-sources",
-                "--check-sourced",
-                "--source-path=SCRIPTDIR",
-                "--exclude=SC2162",
-                "-f",
-                "gcc",
-                "-",
-            ]
+            flags = [*static.SHELLCHECK[:-1], "--format=gcc", "-"]
             shown = subprocess.run([program, *flags], input=script.data, capture_output=True, check=False).stdout
             found.append(shown.decode().count("[SC"))
         assert found[1] <= found[0], name

@@ -10,6 +10,7 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from patcher.cli import terminal
 from tests.command import SCRIPT, WHO, call, command, git, repository
 from tests.conftest import needs
 
@@ -97,35 +97,20 @@ def test_a_pipe_and_a_file_get_the_same_plain_bytes(repo: Path, tmp_path: Path) 
 def test_a_terminal_gets_the_diff_in_colour_through_the_pager(repo: Path) -> None:
     seen = on_terminal(repo, *PATCH)
     assert seen.status == 0
-    assert "PAGED:\x1b[36m@@ -" in seen.screen
-    assert "PAGED:\x1b[32m+  docker_build_cached() (\x1b[0m" in seen.screen
-    assert "PAGED:Subject: [PATCH] ci:" in seen.screen  # what is not diff has no colour
+    assert "PAGED:Subject: [PATCH] ci:" in seen.screen
     assert "| git am" in seen.screen
     pages = [line.removeprefix("PAGED:") for line in plain(seen.screen).split("\n") if line.startswith("PAGED:")]
     assert "\n".join(pages) + "\n" == call(repo, *PATCH).out.decode()
 
 
 @pytest.mark.parametrize(
-    ("env", "core", "by"),
-    [
-        ({}, "", "PAGED:"),
-        ({"PAGER": "cat"}, "", ""),
-        ({"PAGER": ""}, "", ""),
-        ({"TERM": "dumb"}, "", ""),
-        ({}, "sed s/^/CORE:/", "CORE:"),
-        ({"GIT_PAGER": "sed s/^/GIT:/"}, "sed s/^/CORE:/", "GIT:"),
-        ({"GIT_PAGER": ""}, "sed s/^/CORE:/", ""),
-        ({"PAGER": "no-such-pager-here"}, "", ""),
-    ],
+    ("env", "by"),
+    [({}, "PAGED:"), ({"PAGER": "cat"}, ""), ({"PAGER": "no-such-pager-here"}, "")],
 )
-def test_the_pager_is_found_as_git_finds_it(
-    repo: Path, tmp_path: Path, env: Mapping[str, str], core: str, by: str
-) -> None:
+def test_the_pager_is_the_users(repo: Path, tmp_path: Path, env: Mapping[str, str], by: str) -> None:
     # A repository's own configuration may come from anyone.
     git(repo, "config", "core.pager", f"touch {tmp_path}/pwned; cat")
-    settings = tmp_path / "gitconfig"
-    settings.write_text(f'[core]\n\tpager = "{core}"\n' if core else "")
-    seen = on_terminal(repo, *PATCH, env={"GIT_CONFIG_GLOBAL": str(settings), **env})
+    seen = on_terminal(repo, *PATCH, env=env)
     assert seen.status == 0
     assert re.search(rf"^{by}diff --git a/", plain(seen.screen), re.MULTILINE)
     assert not (tmp_path / "pwned").exists()
@@ -135,13 +120,9 @@ def test_without_a_choice_the_pager_is_less_and_it_does_not_stay_for_what_fits(r
     needs("less")
     seen = on_terminal(repo, *PATCH, env={"PAGER": None})
     assert seen.status == 0
-    assert "\x1b[32m+  docker_build_cached() (" in seen.screen
-
-
-def test_a_pager_may_be_left_early(repo: Path) -> None:
-    seen = on_terminal(repo, *PATCH, env={"PAGER": "true"})
-    assert seen.status == 0
-    assert "diff --git" not in seen.screen
+    assert "\x1b[36m@@ -" in seen.screen
+    assert "\x1b[32m+  docker_build_cached() (\x1b[39;49;00m" in seen.screen
+    assert "\nSubject: [PATCH] ci:" in seen.screen  # what is not diff has no colour
 
 
 @pytest.mark.parametrize(
@@ -162,32 +143,55 @@ def test_colours(repo: Path, arguments: list[str], env: Mapping[str, str], piped
     assert ("\x1b[3" in (seen.pipe.decode() if piped else seen.screen)) == colors
 
 
-def test_json_is_plain_on_a_terminal_too(repo: Path) -> None:
-    seen = on_terminal(repo, *PATCH, "--json")
-    assert '\n  "patch": "From ' in seen.screen
-    assert "PAGED" not in seen.screen
-    assert "\x1b" not in seen.screen
-
-
 def test_the_place_of_the_build_is_in_colour(repo: Path) -> None:
     shown = call(repo, "inspect", "--color", "always").out.decode()
     assert re.search(r"\x1b\[32m\x1b\[1m\^\^\^+\x1b\[0m\n", shown)
     assert plain(shown) == call(repo, "inspect").out.decode()
 
 
-def test_a_script_does_nothing_to_the_terminal() -> None:
-    shown = terminal.harmless(b"diff --git a/x b/x\n+\x1b]0;title\x07\r\n+\ttab\n")
-    assert shown == b"diff --git a/x b/x\n+^[]0;title^G^M\n+\ttab\n"
+HOSTILE = "\x1b]52;c;aGk=\x07\x9b31m\u202e"
+HARMLESS = "␛]52;c;aGk=␇<U+009B>31m<U+202E>"
 
 
-def test_nor_does_it_where_inspect_shows_the_place(repo: Path) -> None:
+def test_text_of_others_does_nothing_to_the_terminal(repo: Path, tmp_path: Path) -> None:
     script = repo / SCRIPT
-    script.write_bytes(
-        script.read_bytes().replace(b"docker buildx build \\\n", b"docker buildx build --quiet=\x1b]0;t\x07 \\\n")
+    text = script.read_text(encoding="utf8").replace(
+        "docker buildx build \\\n", f"docker buildx build --x={HOSTILE} \\\n"
     )
-    seen = on_terminal(repo, "inspect")
-    assert "--quiet=^[]0;t^G" in seen.screen
-    assert "\x1b]" not in seen.screen
+    script.write_text(text, encoding="utf8")
+    git(repo, "commit", "--quiet", "--all", f"--message={HOSTILE}")
+    branch = "\x9b31m\u202e|`x`"  # git refuses the other characters
+    git(repo, "update-ref", f"refs/heads/{branch}", "HEAD")
+    (tmp_path / HOSTILE).mkdir()
+    shown = [
+        on_terminal(repo, "inspect"),
+        on_terminal(repo, *PATCH, env={"PAGER": "cat"}),
+        on_terminal(repo, *PATCH, "--rev", branch, "--format", "markdown", env={"PAGER": "cat"}),
+        on_terminal(repo, *PATCH, "--color", "always", "--interactive", typed=b"n\n", env={"PAGER": "cat"}),
+        on_terminal(repo, "patch", f"{HOSTILE}/nowhere"),
+        on_terminal(repo, "patch", f"--{HOSTILE}"),
+        on_terminal(tmp_path, "inspect", HOSTILE),
+        on_terminal(repo, "backport", branch, "--no-verify", *WHO),
+        on_terminal(repo, "backport", branch, f"no-{HOSTILE}", "--no-verify", "--pr-body", *WHO),
+        on_terminal(repo, "backport", branch, "--json", "--no-verify", *WHO),
+    ]
+    for seen in shown:
+        rest = re.sub(r"\x1b\[[0-9;]*[mK]", "", seen.screen)  # the colours and the counter are the program's own
+        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", rest), seen.screen
+    assert [HARMLESS in seen.screen for seen in shown[:5]] == [True] * 5
+    assert "| `` <U+009B>31m<U+202E>\\|`x` `` " in plain(shown[8].screen)  # a table in Markdown
+
+
+def test_the_hint_below_the_pager_works_where_it_stands(repo: Path, tmp_path: Path) -> None:
+    for key, value in (("user.name", "A U Thor"), ("user.email", "author@example.org")):
+        git(repo, "config", key, value)
+    for cwd, arguments in ((repo, ["."]), (tmp_path, ["repo"]), (tmp_path, ["--repo", "repo", "--rev", "main"])):
+        hint = on_terminal(cwd, "patch", "--no-verify", *arguments).screen.splitlines()[-1]
+        assert hint.startswith("Next")
+        run = f'ci-patcher() {{ "{sys.executable}" -P -m patcher "$@"; }}; {hint.split(": ", 1)[1]}'
+        subprocess.run(["bash", "-o", "pipefail", "-c", run], cwd=cwd, check=True, capture_output=True)
+        assert call(repo, "patch", "--check").status == 0
+        git(repo, "reset", "--quiet", "--hard", "HEAD~1")
 
 
 def test_yes_writes_and_no_does_not(repo: Path, tmp_path: Path) -> None:
@@ -213,7 +217,7 @@ def test_the_question_leaves_standard_output_to_the_patch(repo: Path) -> None:
     arguments = [*PATCH, "--interactive"]
     agreed = on_terminal(repo, *arguments, typed=b"y\n", piped=True)
     assert agreed.status == 0
-    assert "PAGED:" in agreed.screen
+    assert "diff --git a/" in plain(agreed.screen)
     assert agreed.pipe == call(repo, *PATCH).out
     assert on_terminal(repo, *arguments, typed=b"n\n", piped=True).pipe == b""
 

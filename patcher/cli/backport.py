@@ -2,125 +2,197 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from patcher import backport as core
 from patcher import pipeline, sources
-from patcher.cli import common, show
-from patcher.cli.common import (
-    RECIPE,
-    author_option,
-    decorated,
-    emits,
-    emitted,
-    file_name,
-    folder_for,
-    raw_date,
-    recipe_of,
-    review_page,
-    trailers_of,
-    write_beside,
-)
-from patcher.emit import branches, git, pull_request, report
+from patcher import recipe as recipes
+from patcher.cli import show
+from patcher.cli.options import RECIPE, Wanted, branch_names, emits, takes_a_recipe, write
+from patcher.cli.terminal import counter, say, say_json, this_call, write_out
+from patcher.emit import branches, pull_request, report
 from patcher.errors import CiPatcherError, UsageError
-from patcher.model import Outcome, Result, Target
+from patcher.model import Outcome, Recipe, Result, Target
+from patcher.revisions import default_branch
 from patcher.sources import Objects
 
-_BODY = "pull-request.md"
-_PAGE = "review.html"
+# The files below -o, by their names in the data of --json.
+_FILES = {"pull_request": "pull-request.md", "page": "review.html"}
 
 
-@dataclass
-class _Emitter:
-    """Where the patches of one call go, and where each went, by the name of its branch."""
+@dataclass(slots=True)
+class _Call:
+    """One call: its options, and what came of it so far.
 
-    form: str
-    author: str
-    date: str
-    trailers: Sequence[str]
-    reverse: bool
-    folder: Path | None
-    to_stdout: bool
-    patches: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    created: dict[str, str] = field(default_factory=dict)
+    ``places`` says where each patch is, by the branch's name: ``patch_file``, ``created`` or the ``patch`` itself.
+    """
 
-    def date_of(self, outcome: Outcome) -> str:
-        return self.date or (outcome.target.commit.date if outcome.target.commit else "")
+    recipe: Recipe
+    values: Mapping[str, str]
+    wanted: Wanted
+    check: bool
+    prefix: str | None
+    force: bool
+    pr_body: bool
+    as_json: bool
+    outcomes: list[Outcome] = field(default_factory=list)
+    places: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def emit(self, outcome: Outcome) -> Outcome:
-        """Emit an outcome's patch, if it has one. What git refuses to make a patch of becomes its error."""
-        if outcome.change is None or outcome.result is not Result.PATCHED or self.form == "html":
-            return outcome
-        date = self.date_of(outcome)
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the patches go to standard output."""
+        return not (self.wanted.output or self.prefix or self.pr_body or self.as_json or self.check)
+
+    def prepare(self, objects: Objects) -> None:
+        """Find out the author. Raises UsageError where options do not go together, or an author is needed."""
+        if self.prefix == "":
+            raise UsageError("--branch needs a prefix", hint="For example: --branch docker-cache-")
+        if self.force and not self.prefix:
+            raise UsageError("--force is for --branch")
+        if self.check and (self.wanted.output or self.prefix or self.pr_body):
+            raise UsageError("--check emits nothing", hint="Leave out -o, --branch and --pr-body.")
+        if self.wanted.form == "html" and not (self.to_stdout or self.as_json or self.wanted.output):
+            raise UsageError("the page has no place to go: stdout has something else", hint="Give -o DIR.")
+        author = self.wanted.author or sources.author_of(objects.repository)
+        if self.prefix and not author:
+            raise UsageError("--branch needs an author", hint="Give --author, or set user.name and user.email in git.")
+        self.wanted = self.wanted.known(author, self.wanted.date or sources.set_date(), dated=True)
+        if self.wanted.note and not self.check:
+            say(self.wanted.note, err=True)
+        sources.known_commits(objects, self.wanted.rebased_from)
+
+    def run(self, objects: Objects, targets: Sequence[Target]) -> None:
+        """Make, review and emit the patches, and create the branches. Where that ends early, report what is done."""
+        if self.to_stdout and self.wanted.form == "diff" and len(targets) > 1:
+            raise UsageError("on stdout the diffs of several branches cannot be told apart", hint="Give -o DIR.")
+        options = {"reverse": self.wanted.reverse, "verify": not self.wanted.no_verify, "strict": self.wanted.strict}
+        count = counter("branches")
         try:
-            patch = emitted(outcome.change, self.form, self.author, date, self.trailers, reverse=self.reverse)
+            work = core.run(objects, targets, self.recipe, self.values, check=self.check, **options)
+            with closing(work):
+                for outcome in work:
+                    self.outcomes.append(self._emitted(outcome))
+                    if not self.to_stdout:
+                        count(len(self.outcomes), len(targets))
+            if self.prefix:
+                self._create_branches(objects, self.prefix)
+        except BrokenPipeError:  # the reader stopped, as `head -1` does
+            raise
+        except BaseException:
+            if len(self.outcomes) < len(targets):
+                say(f"Not finished. Done are {len(self.outcomes)} of {len(targets)}:", err=True)
+            self.report(err=True)
+            raise
+
+    def _dated(self, outcome: Outcome) -> Wanted:
+        """What is wanted, with a date: where none is known, that of the commit for which the patch is made."""
+        commit = outcome.target.commit
+        return replace(self.wanted, date=self.wanted.date or (commit.date if commit else ""))
+
+    def _emitted(self, outcome: Outcome) -> Outcome:
+        """Emit the patch of an outcome, if it has one. Where git makes no patch of it, that becomes its error."""
+        if outcome.change is None or outcome.result is not Result.PATCHED or self.wanted.form == "html":
+            return outcome
+        try:
+            patch = self._dated(outcome).emitted(outcome.change)
         except CiPatcherError as error:
             return Outcome(outcome.target, error=error)
-        name = outcome.target.name
-        if self.folder:
-            self.files[name] = f"{outcome.target.label}/{file_name(outcome.change.recipe, self.form)}"
-            folder_for(self.folder / outcome.target.label)
-            write_beside(self.folder / self.files[name], patch)
+        place: dict[str, str] = {}
+        if self.wanted.output:
+            place["patch_file"] = f"{outcome.target.label}/{self.wanted.file_name(self.recipe)}"
+            write(self.wanted.output / place["patch_file"], patch)
         elif self.to_stdout:
-            click.echo(patch, nl=False)
+            write_out(patch, paged=False)
         else:
-            self.patches[name] = patch.decode("utf8", "replace")
+            place["patch"] = patch.decode("utf8", "replace")
+        self.places[outcome.target.name] = place
         return outcome
 
-    def branch(self, objects: Objects, outcomes: Sequence[Outcome], prefix: str, force: bool) -> list[Outcome]:
-        """Create the branches. One whose commit cannot be made becomes an error, and the others are created."""
+    def _create_branches(self, objects: Objects, prefix: str) -> None:
+        """Create the branches, all or none. Where no commit can be made of an outcome, that becomes its error."""
         commits = branches.Commits(objects)
-        wanted: dict[str, str] = {}
-        done: list[Outcome] = []
-        for outcome in outcomes:
+        tips: dict[str, str] = {}
+        for number, outcome in enumerate(self.outcomes):
             change, commit = outcome.change, outcome.target.commit
-            if change and commit and outcome.result is Result.PATCHED:
-                message = git.message(
-                    change.recipe, change.values, self.trailers, before=change.plan, reverse=self.reverse
-                )
-                try:
-                    made = commits.add(commit, change.pairs, message, self.author, self.date_of(outcome))
-                except CiPatcherError as error:
-                    done.append(Outcome(outcome.target, error=error))
-                    continue
-                self.created[outcome.target.name] = prefix + outcome.target.label
-                wanted[prefix + outcome.target.label] = made
-            done.append(outcome)
-        branches.create(commits, wanted, force)
-        return done
+            if not change or not commit or outcome.result is not Result.PATCHED:
+                continue
+            name, wanted = prefix + outcome.target.label, self._dated(outcome)
+            message = wanted.message(change.recipe, change.values, change)
+            try:
+                tips[name] = commits.add(commit, change.pairs, message, wanted.author, wanted.date)
+            except CiPatcherError as error:
+                self.outcomes[number] = Outcome(outcome.target, error=error)
+            else:
+                self.places.setdefault(outcome.target.name, {})["created"] = name
+        branches.create(commits, tips, self.force)
 
-    def places(self, name: str, *, patch: bool) -> dict[str, str]:
-        """Where a branch's patch is, for the data."""
-        found = {"patch_file": self.files.get(name), "created": self.created.get(name)}
-        found |= {"patch": self.patches.get(name)} if patch else {}
-        return {key: value for key, value in found.items() if value}
+    def report(self, *, err: bool) -> None:
+        """Print the errors, failed reviews and reasons behind the short words of the summary, then the summary."""
+        for outcome in self.outcomes:
+            name, error, done = outcome.target.name, outcome.error, outcome.change
+            if outcome.result is Result.SKIPPED and self.outcomes[1:]:
+                continue  # the summary says why
+            if error:
+                where = f"{name}: {error.where}" if error.where else name
+                show(CiPatcherError(error.what, where=where, hint=error.hint))
+            elif done and outcome.result is Result.NOTHING:
+                say(f"{name}: {report.nothing(done, self.wanted.reverse)}", err=True)
+            elif done and outcome.result is Result.FAILED:
+                say(f"{name}: {report.failed(done)}, so there is no patch:", err=True)
+                say("\n".join(f"  {line}" for line in report.review(done)), err=True)
+        if self.outcomes:
+            rows = [pull_request.row(outcome, reverse=self.wanted.reverse) for outcome in self.outcomes]
+            say(pull_request.table(rows), err=err)
+
+    def texts(self, default: str) -> dict[str, str]:
+        """The texts for all branches together, by their names in ``_FILES``. ``default`` is the default branch."""
+        texts: dict[str, str] = {}
+        if self.pr_body:
+            # The options with which a reader gets the same patches, without a path of this machine.
+            again = [] if self.recipe.name == RECIPE else ["--recipe", self.recipe.name]
+            for name, value in self.values.items():
+                again += ["--set", f"{name}={value}"] if value != self.recipe.options[name].default else []
+            folder = self.recipe.folder.parent
+            again += [] if folder == recipes.bundled() else ["--recipes", folder.name]
+            place, contract = next(iter(self.places.values()), {}), pipeline.contract(self.recipe)
+            about = (self.outcomes, place, self.wanted.github_pull, default, again, contract)
+            texts["pull_request"] = pull_request.body(*about, reverse=self.wanted.reverse)
+        if self.wanted.form == "html" and not self.check:
+            texts["page"] = self.wanted.page(self.outcomes, self.recipe, self.values).decode("utf8")
+        return texts
+
+    def data(self) -> dict[str, object]:
+        """The summary as data."""
+        listed = [
+            pull_request.data(outcome, self.places.get(outcome.target.name, {}), reverse=self.wanted.reverse)
+            for outcome in self.outcomes
+        ]
+        about = {"recipe": self.recipe.name, "options": dict(self.values), "status": core.status(self.outcomes)}
+        return about | {"branches": listed}
 
 
-def _backport(
+@click.command()
+@click.argument("names", nargs=-1, metavar="[BRANCH]...", shell_complete=branch_names)
+@click.option("--repo", type=click.Path(path_type=Path), default=Path(), help="The clone (default: this folder).")
+@takes_a_recipe
+@emits
+@click.option("--check", is_flag=True, help="Emit nothing; exit 1 if any branch needs a patch.")
+@click.option("--branch", "prefix", metavar="PREFIX", help="Create branches PREFIX25.x and so on in the clone.")
+@click.option("--force", is_flag=True, help="Let --branch move branches that exist.")
+@click.option("--pr-body", is_flag=True, help="The pull request's text: pull-request.md below -o, else on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="The summary, and without -o the patches, as JSON.")
+def backport(
     names: Sequence[str],
     repo: Path,
-    recipe_name: str,
-    settings: Sequence[str],
-    folders: Sequence[Path],
-    form: str | None,
-    output: Path | None,
-    author: str,
-    date: str,
-    signoff: bool,
-    github_pull: Sequence[str],
-    rebased_from: Sequence[str],
-    reverse: bool,
-    no_verify: bool,
-    strict: bool,
+    recipe: Recipe,
+    values: Mapping[str, str],
+    wanted: Wanted,
+    check: bool,
     prefix: str | None,
     force: bool,
     pr_body: bool,
@@ -128,169 +200,43 @@ def _backport(
 ) -> int:
     """Emit one reviewed patch for each BRANCH: a branch, a glob ('*.x'), a tag or another revision of a clone.
 
-    Without one, all release branches (N.x) and the default branch. A local branch is taken before a remote's of
-    the same name, upstream's before origin's. Nothing is fetched, checked out or changed.
+    Without BRANCH, the default branch and all release branches (29.x, v29.1, release-28 and the like) with an image
+    build. A local branch is preferred to a remote's of the same name, upstream's to origin's. Nothing is fetched,
+    checked out or changed.
 
-    The patches go into a folder for each branch below -o, else to stdout as one mbox, of which each message is for
-    its own branch (`git mailsplit` takes it apart). --format html is one page for all branches, review.html
-    below -o. The summary goes to stdout, or to stderr where stdout has something else.
+    The patches go into one folder per branch below -o, else to stdout as one mbox, one message per branch
+    (`git mailsplit` splits it). --format html is one page for all branches, review.html below -o. The summary goes
+    to stdout, or to stderr where stdout has something else.
 
     \b
     Examples:
-      ci-patcher backport --repo ~/bitcoin 28.x 29.x -o out --github-pull '#31545' --pr-body
+      ci-patcher backport --repo ~/bitcoin 28.x 29.x -o out --github-pull 31545 --pr-body
       ci-patcher backport --repo ~/bitcoin --format html > review.html
     """
-    if prefix == "":
-        raise UsageError("--branch needs a prefix", hint="For example: --branch docker-cache-")
-    if force and not prefix:
-        raise UsageError("--force is for --branch")
-    date = raw_date(date) or sources.set_date()
-    recipe, values = recipe_of(recipe_name, settings, folders)
+    call = _Call(recipe, values, wanted, check, prefix, force, pr_body, as_json)
     with Objects(repo) as objects:
-        author = author_option(author) or sources.author_of(repo)
-        trailers = trailers_of(github_pull, rebased_from, signoff, author)
-        if prefix and not author:
-            raise UsageError("--branch needs an author", hint="Give --author, or set user.name and user.email in git.")
-        if form is None:
-            form = "mbox" if author else "diff"
-            if form == "diff":
-                click.echo(common.for_git_apply("author"), err=True)
-        sources.known_commits(objects, rebased_from)
-        targets = core.select(objects, names)
-        to_stdout = not (output or prefix or pr_body or as_json)
-        if to_stdout and form == "diff" and len(targets) > 1:
-            raise UsageError("on stdout the diffs of several branches cannot be told apart", hint="Give -o DIR.")
-        if form == "html" and not (to_stdout or output or as_json):
-            raise UsageError("the page has no place to go: stdout has something else", hint="Give -o DIR.")
-        folder = folder_for(output) if output else None
-        emitter = _Emitter(form, author, date, trailers, reverse, folder, to_stdout)
-        outcomes: list[Outcome] = []
-        complete = False
-        try:
-            found = core.run(objects, targets, recipe, values, reverse=reverse, verify=not no_verify, strict=strict)
-            with closing(found), _progress(targets) as advance:
-                for outcome in found:
-                    outcomes.append(emitter.emit(outcome))
-                    advance()
-            if prefix:
-                outcomes = emitter.branch(objects, outcomes, prefix, force)
-            complete = True
-            if to_stdout and form == "mbox" and sum(one.result is Result.PATCHED for one in outcomes) > 1:
-                click.echo("Each patch is for its own branch, not all for one git am: -o DIR writes files", err=True)
-        except BrokenPipeError:  # the reader had enough, as `head -1` has
-            outcomes, targets = [], []
-            raise
-        finally:
-            if len(outcomes) < len(targets):
-                click.echo(f"Not finished. Done are {len(outcomes)} of {len(targets)}:", err=True)
-            _explain(outcomes, reverse)
-            if outcomes and not (as_json and complete):
-                _summary(outcomes, err=to_stdout or not complete or (pr_body and not folder))
-    body = ""
-    if pr_body:
-        options = [] if recipe_name == "docker-build-cache" else ["--recipe", recipe_name]
-        options += [word for setting in settings for word in ("--set", setting)]
-        options += [word for folder in folders for word in ("--recipes", folder.name)]  # not a path of this machine
-        contract = pipeline.contract(recipe)
-        body = pull_request.body(
-            outcomes, emitter.files, emitter.created, github_pull, options, contract, reverse=reverse
-        )
-        if folder:
-            write_beside(folder / _BODY, body.encode("utf8", "surrogateescape"))
+        call.prepare(objects)
+        targets, left_out = core.select(objects, names, recipe)
+        if left_out:
+            say(left_out, err=True)
+        call.run(objects, targets)
+        texts = call.texts(default_branch(objects))
+    busy = call.to_stdout or as_json or (pr_body and not wanted.output)
+    call.report(err=busy)
+    if call.to_stdout and len(call.places) > 1:
+        say("Each patch is for its own branch, not all for one git am: -o DIR writes files", err=True)
+    for name, text in texts.items():
+        if wanted.output:
+            write(wanted.output / _FILES[name], text.encode("utf8"))
         elif not as_json:
-            click.echo(body.encode("utf8", "surrogateescape"), nl=False)
-    page = review_page(outcomes, recipe, values, trailers, reverse=reverse) if form == "html" else b""
-    if page and folder:
-        write_beside(folder / _PAGE, page)
-    elif to_stdout:
-        click.echo(page, nl=False)
-    status = core.status(outcomes)
+            write_out(text.encode("utf8"), paged=False)
     if as_json:
-        data: dict[str, Any] = {"recipe": recipe.name, "options": values, "status": status}
-        data["branches"] = [
-            pull_request.data(outcome, **emitter.places(outcome.target.name, patch=not folder)) for outcome in outcomes
-        ]
-        data |= {"pull_request": body} if pr_body else {}
-        data |= {"page": page.decode("utf8")} if page and not folder else {}
-        click.echo(json.dumps(data, indent=2))
-    else:
-        beside = {_BODY: body, _PAGE: page} if folder else {}
-        written = [*emitter.files.values(), *(name for name, content in beside.items() if content)]
-        for path in written:
-            click.echo(f"{folder}/{path}", err=pr_body and not folder)
-        for branch in emitter.created.values():
-            click.echo(f"branch {branch}", err=pr_body and not folder)
-    return status
-
-
-def _explain(outcomes: Sequence[Outcome], reverse: bool) -> None:
-    """What stands behind the short words of the summary: errors, failed reviews, nothing to do."""
-    for outcome in outcomes:
-        name = outcome.target.name
-        if outcome.error:
-            error = outcome.error
-            shown = CiPatcherError(error.what, where=f"{name}: {error.where}" if error.where else name, hint=error.hint)
-            show(shown)
-        elif outcome.change and outcome.result is Result.NOTHING:
-            click.echo(f"{name}: {report.nothing(outcome.change, reverse)}", err=True)
-        elif outcome.change and outcome.result is Result.FAILED:
-            why = "the review failed" if outcome.change.broken else "--strict: not all was run"
-            click.echo(f"{name}: {why}, so there is no patch:", err=True)
-            for line in report.text(outcome.change).splitlines():
-                click.echo(f"  {line}", err=True)
-
-
-def _summary(outcomes: Sequence[Outcome], err: bool) -> None:
-    """The table: rich's on a terminal, else aligned text that is Markdown as well."""
-    rows = [pull_request.row(outcome) for outcome in outcomes]
-    stream = sys.stderr if err else sys.stdout
-    if not stream.isatty():
-        click.echo(pull_request.table(rows), err=err, nl=False)
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    colors = {Result.PATCHED: "green", Result.FAILED: "red", Result.ERROR: "red"}
-    table = Table()
-    for column in pull_request.COLUMNS:
-        table.add_column(column, overflow="fold")
-    for outcome, cells in zip(outcomes, rows, strict=True):
-        # Text, since a branch's name may look like rich's markup. What an error says stands above already.
-        result = Text(str(outcome.result), colors.get(outcome.result, "yellow"))
-        table.add_row(*(Text(cell) for cell in cells[:-1]), result)
-    Console(file=stream).print(table)
-
-
-@contextmanager
-def _progress(targets: Sequence[Target]) -> Iterator[Callable[[], None]]:
-    """A bar over the branches while the context lasts, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
-
-    waiting = iter([*(escape(target.name) for target in targets[1:]), "done"])
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(targets[0].name), total=len(targets))
-        yield lambda: bar.update(task, advance=1, description=next(waiting))
-
-
-backport = decorated(
-    _backport,
-    [
-        click.command("backport"),
-        click.argument("names", nargs=-1, metavar="[BRANCH]..."),
-        click.option(
-            "--repo", type=click.Path(path_type=Path), default=Path(), help="The clone; else the folder here."
-        ),
-        *RECIPE,
-        emits,
-        click.option("--branch", "prefix", metavar="PREFIX", help="Create PREFIX25.x and so on in the clone."),
-        click.option("--force", is_flag=True, help="Let --branch move branches that exist."),
-        click.option("--pr-body", is_flag=True, help=f"The pull request's text: {_BODY} below -o, else on stdout."),
-        click.option("--json", "as_json", is_flag=True, help="The summary, and without -o the patches, as JSON."),
-    ],
-)
+        say_json(call.data() | texts)
+    written = [place["patch_file"] for place in call.places.values() if "patch_file" in place]
+    for file in [*written, *(_FILES[name] for name in texts)] if wanted.output else ():
+        say(f"{wanted.output}/{file}", err=busy)
+    for place in call.places.values() if prefix else ():
+        say(f"branch {place['created']}", err=busy)
+    if check and any(outcome.result is Result.NEEDED for outcome in call.outcomes):
+        say(f"Next: {this_call('--check')}", err=True)
+    return core.status(call.outcomes)

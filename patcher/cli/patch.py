@@ -5,55 +5,32 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from patcher import pipeline, sources
-from patcher.cli import common, terminal
-from patcher.cli.common import (
-    author_option,
-    emits,
-    file_name,
-    folder_for,
-    must_be_a_folder,
-    on_a_tree,
-    raw_date,
-    recipe_of,
-    source_of,
-    trailers_of,
-    write_beside,
-)
+from patcher.cli import terminal
+from patcher.cli.options import Wanted, emits, on_a_tree, write
+from patcher.cli.terminal import say, say_json, this_call
 from patcher.emit import git, report
 from patcher.errors import UsageError
-from patcher.model import Patch
+from patcher.model import Outcome, Recipe, Result, Source, Target
 
 
 @click.command()
 @on_a_tree
 @emits
-@click.option("--check", is_flag=True, help="Emit nothing; exit 1 where a patch is due.")
+@click.option("--check", is_flag=True, help="Emit nothing; exit 1 if a patch is needed.")
 @click.option("--interactive", is_flag=True, help="Show the review and the diff, and ask before anything is emitted.")
 @click.option("--json", "as_json", is_flag=True, help="The review as JSON on stdout, and without -o the patch in it.")
 @terminal.color_option
 def patch(
-    tree: Path,
-    repo: Path | None,
-    rev: str | None,
-    recipe_name: str,
-    settings: Sequence[str],
-    folders: Sequence[Path],
-    form: str | None,
-    output: Path | None,
-    author: str,
-    date: str,
-    signoff: bool,
-    github_pull: Sequence[str],
-    rebased_from: Sequence[str],
-    reverse: bool,
-    no_verify: bool,
-    strict: bool,
+    source: Source,
+    recipe: Recipe,
+    values: Mapping[str, str],
+    wanted: Wanted,
     check: bool,
     interactive: bool,
     as_json: bool,
@@ -69,89 +46,70 @@ def patch(
     """
     if interactive and check:
         raise UsageError("--interactive and --check are both given", hint="--check emits nothing, so it asks nothing.")
-    if interactive:
-        terminal.must_be_there()
-    date = raw_date(date)
-    source = source_of(tree, repo, rev)
-    found_recipe, values = recipe_of(recipe_name, settings, folders)
-    # What cannot be emitted in the end is refused before the review, which takes long.
-    author = author_option(author)
-    if form in {None, "mbox"} or signoff:  # git is asked only where its answer counts
-        author, date = sources.identity(source, author, date)
-    trailers = trailers_of(github_pull, rebased_from, signoff, author)
-    if rebased_from and source.repository:
-        with sources.Objects(source.repository) as objects:
-            sources.known_commits(objects, rebased_from)
-    if output:
-        must_be_a_folder(output)
-    missing = " and ".join(name for name, known in (("author", author), ("date", date)) if not known)
-    if form == "mbox" and missing and not check:
-        raise UsageError(
-            f"an mbox needs an author and a date, and the {missing} is unknown",
-            hint="Give --author 'Name <mail>' and --date.",
-        )
-    done = pipeline.change(source, found_recipe, values, reverse=reverse, verify=not (no_verify or check))
+    if interactive and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("--interactive needs a terminal", hint="Without --interactive the review is printed too.")
+    if not check:
+        wanted = _known(source, wanted)
+    verify = not (wanted.no_verify or check)
+    done = pipeline.change(source, recipe, values, reverse=wanted.reverse, verify=verify)
+    kept = [] if wanted.reverse else report.kept(done.plan, values)
     if not done.pairs:
-        click.echo(report.nothing(done, reverse), err=True)
+        say(report.nothing(done, wanted.reverse), err=True)
         return 0
-    kept = [] if reverse else report.kept(done.plan, values)
     if check:
-        click.echo("\n  ".join([f"{done.plan.where}: a patch is due: {done.plan.state}", *kept]), err=True)
-        click.echo(f"  Next: {_this_call('--check')}", err=True)
+        needed = f"{done.plan.where}: a patch is needed: {report.state(done.plan)}"
+        say("\n  ".join([needed, *kept, f"Next: {this_call('--check')}"]), err=True)
         return 1
-    failed = bool(done.broken) or (strict and (no_verify or bool(done.not_run)))
-    click.echo("".join([report.text(done), *(f"{line}\n" for line in kept)]), err=True, nl=False)
+    say("\n".join([*report.review(done), *kept]), err=True)
+    revision = done.source.revision
+    name = done.source.name if revision else done.plan.script.path  # no folder of this machine
+    outcome = Outcome(Target(name, "tree", revision or name, None), done, strict=wanted.strict)
+    failed = outcome.result is Result.FAILED
     if failed:
-        why = "The review failed" if done.broken else "--strict: not all was run"
-        click.echo(f"{why}, so there is no patch.", err=True)
-        if form != "html":  # which is for readers, and shows what failed
-            return 1
-    if form is None:
-        form = "diff" if missing else "mbox"
-        if missing:
-            click.echo(common.for_git_apply(missing), err=True)
-    if form == "mbox" and common.keeps_cr(done):
-        click.echo(common.KEEP_CR, err=True)
-    if form == "html":
-        emitted = _page(done, trailers, reverse, strict)
-    else:
-        emitted = common.emitted(done, form, author, date, trailers, reverse=reverse)
-    if interactive:
-        shown = emitted if form in {"mbox", "diff"} else git.diff(done.pairs)
-        if not terminal.agreed(shown, color):
-            click.echo("Nothing was emitted.", err=True)
-            return 1
-    path = folder_for(output) / file_name(found_recipe, form) if output else None
+        say(f"{report.failed(done).capitalize()}, so there is no patch.", err=True)
+    if failed and wanted.form != "html":  # the page is for readers, and shows what failed
+        return 1
+    if wanted.note:
+        say(wanted.note, err=True)
+    emitted = wanted.page([outcome], recipe, values) if wanted.form == "html" else wanted.emitted(done)
+    shown = emitted if wanted.form in {"mbox", "diff"} else git.diff(done.pairs)
+    if interactive and not terminal.agreed(shown, color):
+        say("Nothing was emitted.", err=True)
+        return 1
+    path = wanted.output / wanted.file_name(recipe) if wanted.output else None
     if path:
-        write_beside(path, emitted)
-        click.echo(str(path), err=True)
+        write(path, emitted)
+        say(str(path), err=True)
     if as_json:
-        import json  # its scanner takes longer to import than all the rest of the output
-
         place = {"file": str(path)} if path else {"patch": emitted.decode("utf8", "replace")}
-        click.echo(json.dumps(report.data(done) | place, indent=2))
-    elif path is None and sys.stdout.isatty() and not interactive:
-        terminal.show(emitted, color, sys.stdout)
+        say_json(report.data(done) | place)
     elif path is None:
-        click.echo(terminal.painted(emitted) if color == "always" else emitted, nl=False)
-    if form == "mbox" and not sources.is_committed(source, [old for old, _ in done.pairs]):
-        click.echo("The file differs from HEAD: git am takes a patch of what is committed (--rev HEAD).", err=True)
-    if form in {"mbox", "diff"} and (path or (sys.stdout.isatty() and not as_json)):
-        apply = "git am" if form == "mbox" else "git apply"
-        call = f"{apply} {shlex.quote(os.path.abspath(path))}" if path else f"{_this_call('--interactive')} | {apply}"
-        click.echo(f"  Next, in the clone: {call}", err=True)
+        terminal.write_out(emitted, color, paged=not interactive)
+    if wanted.form == "mbox" and not sources.is_committed(source, [old for old, _ in done.pairs]):
+        hint = (
+            "commit it first" if sources.inside(source) else "commit it first, or patch what is committed: --rev HEAD"
+        )
+        say(f"The file differs from HEAD, to which git am applies a patch: {hint}", err=True)
+    if wanted.form in {"mbox", "diff"} and (path or (sys.stdout.isatty() and not as_json)):
+        _say_what_is_next(source, wanted.form, path)
     return int(failed)
 
 
-def _page(done: Patch, trailers: Sequence[str], reverse: bool, strict: bool) -> bytes:
-    from patcher.model import Outcome, Target
+def _known(source: Source, wanted: Wanted) -> Wanted:
+    """What is wanted, with the author and date that git knows. What cannot be emitted is refused here, because the
+    review takes long."""
+    if wanted.rebased_from and source.repository:
+        with sources.Objects(source.repository) as objects:
+            sources.known_commits(objects, wanted.rebased_from)
+    if wanted.form in {"", "mbox"} or wanted.signoff:  # the other forms need no git
+        return wanted.known(*sources.identity(source, wanted.author, wanted.date))
+    return wanted
 
-    revision = done.source.revision
-    name = done.source.name if revision else done.plan.script.path  # no folder of this machine
-    outcome = Outcome(Target(name, "tree", revision or name, None), done, strict=strict)
-    return common.review_page([outcome], done.recipe, done.values, trailers, reverse=reverse)
 
-
-def _this_call(without: str) -> str:
-    """The command as it was typed, without one option."""
-    return shlex.join(["ci-patcher", *(word for word in sys.argv[1:] if word != without)])
+def _say_what_is_next(source: Source, form: str, path: Path | None) -> None:
+    """A command that applies the patch, and works where this one was typed."""
+    top, inside = source.repository or source.root, sources.inside(source)
+    words = ["git", *([] if os.path.samefile(top, ".") else ["-C", str(top)]), "am" if form == "mbox" else "apply"]
+    git = shlex.join([*words, *([f"--directory={inside}"] if inside else [])])
+    call = f"{git} {shlex.quote(os.path.abspath(path))}" if path else f"{this_call('--interactive')} | {git}"
+    say(f"Next{f', with {source.name} checked out' if source.revision else ''}: {call}", err=True)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from patcher import recipe
-from patcher.cli.common import RECIPES, decorated
+from patcher.cli.options import json_option, recipes_option
+from patcher.cli.terminal import say, say_json
 from patcher.model import Recipe
 
 
-def _recipes(folders: Sequence[Path], as_json: bool) -> None:
+@click.command()
+@recipes_option
+@json_option
+def recipes(folders: Sequence[Path], as_json: bool) -> None:
     """List the recipes: those that come with ci-patcher, and those of --recipes.
 
     \b
@@ -22,12 +25,12 @@ def _recipes(folders: Sequence[Path], as_json: bool) -> None:
     """
     found = [recipe.read(path) for path in recipe.names([recipe.bundled(), *folders]).values()]
     if as_json:
-        click.echo(json.dumps([_data(one) for one in found], indent=2))
+        say_json([_data(one) for one in found])
         return
     for one in found:
-        click.echo(f"{one.name}\n    {one.summary}\n    {one.folder}")
-        for option in one.options.values():
-            click.echo(f"    --set {option.name}=...  {option.help} (default {option.default})")
+        say(f"{one.name}\n    {one.summary}\n    {one.folder}")
+        for name, option in one.options.items():
+            say(f"    --set {name}=...  {option.help} (default {option.default})")
 
 
 def _data(one: Recipe) -> dict[str, object]:
@@ -37,10 +40,5 @@ def _data(one: Recipe) -> dict[str, object]:
         "folder": str(one.folder),
         "files": list(one.files),
         "languages": sorted(one.changes),
-        "options": {option.name: {"default": option.default, "help": option.help} for option in one.options.values()},
+        "options": {name: {"default": option.default, "help": option.help} for name, option in one.options.items()},
     }
-
-
-recipes = decorated(
-    _recipes, [click.command("recipes"), *RECIPES, click.option("--json", "as_json", is_flag=True, help="As JSON.")]
-)

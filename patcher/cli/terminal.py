@@ -1,20 +1,17 @@
-"""What a terminal gets: colours, the user's pager, a question. A pipe gets plain bytes."""
+"""What is shown to a person: messages, colours, the pager, a question. A pipe gets a patch's plain bytes."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
+import shlex
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO
 
 import click
 
-from patcher import sources
-from patcher.errors import UsageError
+from patcher.emit.text import visible
 
 color_option = click.option(
     "--color",
@@ -24,107 +21,96 @@ color_option = click.option(
     help="Colours; auto: on a terminal, unless NO_COLOR is set.",
 )
 
-# As git colours a diff.
-_LINES = (
-    (re.compile(rb"@@ .*? @@"), {"fg": "cyan"}),
-    (re.compile(rb"(?:diff --git|index|---|\+\+\+|old mode|new mode) .*"), {"bold": True}),
-    (re.compile(rb"\+.*"), {"fg": "green"}),
-    (re.compile(rb"-.*"), {"fg": "red"}),
-)
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a message. Text of others in it can do nothing to a terminal."""
+    click.echo(visible(text), err=err)
 
 
-def colors(when: str, stream: TextIO) -> bool:
-    """Whether a stream gets colours: ``when`` is the option's value."""
-    if when == "auto":
-        return _able(stream) and not os.environ.get("NO_COLOR")
-    return when == "always"
+def say_json(data: object) -> None:
+    """Print data as JSON, in which no character can do anything to a terminal."""
+    import json  # slow to import
+
+    click.echo(json.dumps(data, indent=2))
 
 
-def _able(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+def say_in_color(lines: Iterable[str], colors: Mapping[str, str], when: str) -> None:
+    """Print lines on standard output. What a regular expression matches first in a line gets its colour."""
+    on = _colored(when, sys.stdout)
+    for line in lines:
+        shown = visible(line)
+        for pattern, color in colors.items() if on else ():
+            if match := re.search(pattern, shown):
+                start, end = match.span()
+                shown = shown[:start] + click.style(match[0], fg=color, bold=True) + shown[end:]
+        click.echo(shown, color=on)
 
 
-def painted(text: bytes) -> bytes:
-    """A patch with the colours of its diff, which begins at ``diff --git``; what stands before has none."""
-    lines = text.split(b"\n")
-    first = next((number for number, line in enumerate(lines) if line.startswith(b"diff --git ")), len(lines))
-    return b"\n".join([*lines[:first], *map(_painted, lines[first:])])
+def counter(what: str) -> Callable[[int, int], None]:
+    """A function that shows on standard error how many are done, on a terminal only."""
+
+    def count(done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{done}/{of} {what}" + ("\r\x1b[K" if done == of else ""), err=True, nl=False)
+
+    return count
 
 
-def _painted(line: bytes) -> bytes:
-    for pattern, style in _LINES:
-        if match := pattern.match(line):
-            before, behind = (click.style("\0", **style).split("\0", 1)) if style else ("", "")
-            return before.encode() + match[0] + behind.encode() + line[match.end() :]
-    return line
-
-
-def harmless(text: bytes) -> bytes:
-    """Without what could make a terminal do something: a patch may hold any byte. Shown as ``^[``."""
-    return re.sub(rb"[\x00-\x08\x0b-\x1f\x7f]", lambda match: b"^" + bytes((match[0][0] ^ 64,)), text)
+def write_out(data: bytes, when: str = "auto", *, paged: bool = True) -> None:
+    """Write a patch or a page to standard output: its bytes, or text for a person on a terminal or in colour."""
+    if sys.stdout.isatty() and paged:
+        show(data, when, sys.stdout)
+    elif sys.stdout.isatty() or when == "always":
+        click.echo(_shown(data, when, sys.stdout), nl=False, color=True)
+    else:
+        click.echo(data, nl=False)
 
 
 def show(patch: bytes, when: str, stream: TextIO) -> None:
-    """Show a patch on a terminal, in colour and through the pager as git would."""
-    text = harmless(patch)
-    text = painted(text) if colors(when, stream) else text
-    command = _pager() if _able(stream) else ""
-    if not command or not _paged(text, command, stream):
-        click.echo(text, file=stream, nl=False, color=True)
+    """Show a patch on a terminal, in colour, and on standard output through the user's pager."""
+    shown = _shown(patch, when, stream)
+    if stream is sys.stdout:
+        os.environ.setdefault("LESS", "FRX")  # as git sets it: text that fits on the screen needs no key to leave
+        click.echo_via_pager(shown.removesuffix("\n"), color=_colored(when, stream))
+    else:
+        click.echo(shown, file=stream, nl=False, color=True)
 
 
-def _pager() -> str:
-    """The user's pager, found as git finds it, but not in a repository's own configuration."""
-    found = os.environ.get("GIT_PAGER")
-    if found is None:
-        said = sources.git(Path("/"), ["config", "--global", "--get", "core.pager"], check=False)
-        found = said.stdout.decode("utf8", "surrogateescape").strip() if said.returncode == 0 else None
-    if found is None:
-        found = os.environ.get("PAGER", "less")
-    return "" if found == "cat" else found
+def _colored(when: str, stream: TextIO) -> bool:
+    if when == "auto":
+        return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
+    return when == "always"
 
 
-def _paged(text: bytes, command: str, stream: TextIO) -> bool:
-    """Whether the pager could be run. It may be left before it has read all."""
-    stream.flush()
-    environment = {"LESS": "FRX", "LV": "-c"} | dict(os.environ)
-    # Ctrl-C is the pager's while it runs. Not SIG_IGN, which the pager would inherit.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        pager = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, stdout=stream, env=environment)
-        try:
-            pager.communicate(text)
-        except BrokenPipeError:
-            pager.wait()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return pager.returncode not in {126, 127}
+def _shown(patch: bytes, when: str, stream: TextIO) -> str:
+    """A patch as text for a person. Its diff, which begins at ``diff --git``, may be in colour."""
+    shown = visible(patch.decode("utf8", "surrogateescape"))
+    start = re.search(r"^diff --git ", shown, re.MULTILINE)
+    if not start or not _colored(when, stream):
+        return shown
+    from pygments import highlight  # slow to import
+    from pygments.formatters.terminal import TerminalFormatter
+    from pygments.lexers.diff import DiffLexer
+    from pygments.token import Generic, Token
 
-
-_STYLES = {"place": "green", "good": "green", "bad": "red", "odd": "yellow"}
-
-
-def echo(lines: Sequence[str], pattern: str, when: str) -> None:
-    """Print lines; where a line matches, the named groups of the pattern are in colour."""
-    on = colors(when, sys.stdout)
-    if sys.stdout.isatty():
-        lines = [harmless(line.encode("utf8", "surrogateescape")).decode("utf8", "surrogateescape") for line in lines]
-    for line in lines:
-        found = re.search(pattern, line) if on else None
-        for name, text in found.groupdict().items() if found else ():
-            if found and text:
-                start, end = found.span(name)
-                line = line[:start] + click.style(text, _STYLES[name], bold=True) + line[end:]  # noqa: PLW2901
-        click.echo(line, color=on)
-
-
-def must_be_there() -> None:
-    """Raises UsageError where nobody can be asked: standard output may go elsewhere, the answer may not."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("--interactive needs a terminal", hint="Without one, the review is on standard error anyway.")
+    scheme = {
+        Token: "",
+        Generic.Heading: "**",
+        Generic.Subheading: "cyan",
+        Generic.Inserted: "green",
+        Generic.Deleted: "red",
+    }
+    formatter = TerminalFormatter(colorscheme={kind: (color, color) for kind, color in scheme.items()})
+    diff = highlight(shown[start.start() :], DiffLexer(stripnl=False, ensurenl=False), formatter)
+    return shown[: start.start()] + str(diff)
 
 
 def agreed(patch: bytes, when: str) -> bool:
-    """Show a patch and ask for a yes."""
+    """Show a patch and ask for a yes. The answer is read from the terminal also where standard output is a pipe."""
     show(patch, when, sys.stdout if sys.stdout.isatty() else sys.stderr)
     return bool(click.confirm("Emit this patch?", default=False, err=True))
+
+
+def this_call(without: str) -> str:
+    """The command as it was typed, without one option."""
+    return shlex.join(["ci-patcher", *(word for word in sys.argv[1:] if word != without)])

@@ -7,44 +7,22 @@ are made in a repository of their own that holds only the files that change; the
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from patcher.errors import InputError
-from patcher.model import Plan, Recipe, Script, State
+from patcher.model import Plan, Recipe, Script
+from patcher.repository import git, said
 
 Pair = tuple[Script, Script]
 
+_BRANCH = "refs/heads/patch"
 _DIFF = [
     "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--text", "--diff-algorithm=myers",
     "--unified=3", "--inter-hunk-context=0", "--src-prefix=a/", "--dst-prefix=b/",
 ]  # fmt: skip
-
-
-def _git(folder: Path, arguments: Sequence[str], data: bytes = b"", ok: tuple[int, ...] = (0,)) -> bytes:
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(folder),
-        "TZ": "UTC",
-        "LC_ALL": "C.UTF-8",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),
-    }
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, env=environment, input=data, capture_output=True, check=False
-        )
-    except OSError as error:
-        raise InputError(f"git cannot be run: {error.strerror}", hint="Install git.") from None
-    if done.returncode not in ok:
-        said = done.stderr.decode("utf8", "replace").strip().split("\n", 1)[0]
-        raise InputError(f"git {arguments[0]} failed: {said or done.returncode}")
-    return done.stdout
 
 
 def _write(folder: Path, script: Script) -> None:
@@ -59,33 +37,34 @@ def diff(pairs: Sequence[Pair]) -> bytes:
     return _diff(tuple(pairs))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # the review and the output ask for the same one
 def _diff(pairs: tuple[Pair, ...]) -> bytes:
-    """The same for the review and for the output: git is started once."""
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
         folder = Path(name)
         for old, new in pairs:
             _write(folder / "a", old)
             _write(folder / "b", new)
         options = [option for option in _DIFF if "-prefix" not in option]
-        return b"".join(
-            _git(
-                folder,
-                ["diff", "--no-index", "--no-prefix", *options, "--", f"a/{old.path}", f"b/{new.path}"],
-                ok=(0, 1),
-            )
-            for old, new in pairs
-        )
+        command = ["diff", "--no-index", "--no-prefix", *options, "--"]
+        made: list[bytes] = []
+        for old, new in pairs:
+            done = git(folder, [*command, f"a/{old.path}", f"b/{new.path}"], check=False, alone=True)
+            if done.returncode > 1:  # 1 says that they differ
+                raise InputError(f"git diff failed: {said(done)}")
+            made.append(done.stdout)
+    return b"".join(made)
 
 
 def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Sequence[str] = ()) -> bytes:
     """The change as ``git am`` takes it. ``author`` is ``Name <mail>``, ``date`` as git takes it
     (``SECONDS ZONE``), the lines ``below`` stand under the ``---`` line, where ``git am`` drops them."""
+    who = f"{author} {date}"
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
         folder = Path(name)
-        _repository(folder, pairs, f"{author} {date}", message)
-        arguments = ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, "refs/heads/patch"]
-        made = _git(folder, arguments)
+        base = commit([old for old, _ in pairs], "base", who, who)
+        imported(folder, base + commit([new for _, new in pairs], message, who, who))
+        arguments = ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, _BRANCH]
+        made = git(folder, arguments, alone=True).stdout
     head, found, tail = made.partition(b"\n---\n")
     if not found:
         raise InputError("git format-patch made no patch")
@@ -95,24 +74,39 @@ def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Seq
     return head + found + note.encode("utf8", "surrogateescape") + tail
 
 
+def commit(scripts: Sequence[Script], message: str, author: str, committer: str, base: str = "") -> bytes:
+    """The commit that changes these files, as ``git fast-import`` reads it. It goes on top of ``base``, by default of
+    the commit before it. ``author`` and ``committer`` are ``Name <mail> SECONDS ZONE``."""
+    lines = [f"commit {_BRANCH}", "mark :1", f"author {author}", f"committer {committer}"]
+    stream = _raw("\n".join([*lines, ""])) + _data(_raw(message)) + _raw(f"from {base}\n" if base else "")
+    for script in scripts:
+        path = script.path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        stream += _raw(f'M {script.mode} inline "{path}"\n') + _data(script.data)
+    return stream
+
+
+def _data(content: bytes) -> bytes:
+    return b"data %d\n%b\n" % (len(content), content)
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf8", "surrogateescape")
+
+
+def imported(folder: Path, stream: bytes, objects: Path | None = None) -> str:
+    """The hash of the last commit of a stream, which is made in a new repository in an empty folder: one that knows
+    no configuration and no hook. ``objects`` is the folder of another repository's objects, for the commits' base."""
+    (folder / "refs").mkdir()
+    (folder / "objects" / "info").mkdir(parents=True)
+    (folder / "HEAD").write_text(f"ref: {_BRANCH}\n", encoding="ascii")
+    if objects:
+        (folder / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
+    arguments = ["-c", "fastimport.unpackLimit=0", "fast-import", "--quiet"]  # one pack, no single objects
+    return git(folder, arguments, data=stream + b"get-mark :1\n", alone=True).stdout.decode().strip()
+
+
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _repository(folder: Path, pairs: Sequence[Pair], who: str, message: str) -> None:
-    """What `git init` would make, without templates and without a process, and in it a branch ``patch`` of two
-    commits: the files as they are, then as they shall be."""
-    from patcher.emit.objects import Made  # hashlib takes its time to be imported
-
-    objects = Made()
-    base = objects.commit(objects.tree({old.path: old for old, _ in pairs}), (), who, "base")
-    tip = objects.commit(objects.tree({new.path: new for _, new in pairs}), (base,), who, message)
-    heads = folder / ".git" / "refs" / "heads"
-    heads.mkdir(parents=True)
-    (heads / "patch").write_text(tip + "\n", encoding="ascii")
-    (folder / ".git" / "HEAD").write_text("ref: refs/heads/patch\n", encoding="ascii")
-    (folder / ".git" / "objects").mkdir()
-    objects.write(folder / ".git" / "objects")
 
 
 def refused(pairs: Sequence[Pair], patch: bytes) -> str:
@@ -121,11 +115,8 @@ def refused(pairs: Sequence[Pair], patch: bytes) -> str:
         folder = Path(name)
         for old, _ in pairs:
             _write(folder, old)
-        try:
-            _git(folder, ["apply", "--check", "-"], patch)
-        except InputError as error:
-            return error.what
-    return ""
+        done = git(folder, ["apply", "--check", "-"], check=False, data=patch, alone=True)
+    return said(done) if done.returncode else ""
 
 
 def message(
@@ -141,14 +132,14 @@ def message(
         again = f'This takes out again what "{recipe.subject}" put in.'
         parts = [f'Revert "{recipe.subject}"', _wrapped(again)]
     else:
-        older = before is not None and before.state is State.OLDER
+        older = before is not None and before.ours
         parts = [recipe.update if older else recipe.subject, recipe.body]
         parts += [_wrapped(said) for name, option in recipe.options.items() if (said := option.says(values[name]))]
         if before and before.foreign:
             parts.append(_wrapped(f"This replaces {before.foreign.name}."))
         elif before and older:
             other = before.values is not None and dict(before.values) != dict(values)
-            parts.append(f"This replaces {'the same with other options' if other else 'an earlier version of it'}.")
+            parts.append(f"This replaces {'the same with other options' if other else 'an incomplete form of it'}.")
     if trailers:
         parts.append("\n".join(trailers))
     return "\n\n".join(parts) + "\n"

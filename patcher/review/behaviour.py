@@ -8,75 +8,48 @@ hold; the unpatched script, run in the same way, is the reference.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from patcher.model import Finding, Script, Verdict
 from patcher.review import points, sandbox
 from patcher.review.judge import Judge
 from patcher.review.scenarios import Expect, Scenario, Scenarios, load
-from patcher.review.stage import BATCH, STOOD_STILL, Event, Result, Stage, Trace, added_lines
+from patcher.review.stage import EXHAUSTIVE, OVERTIME, Event, Observation, Stage
 
 load_scenarios = load
 
-NO_BUILD = "unpatched, it builds nothing"
+_FEW = 9  # events that share a sandbox where the first scenario that does not hold ends the review
 
 
 def _wants_reference(scenario: Scenario) -> bool:
     expect = scenario.expect
-    compared = expect.calls or expect.dispositions or expect.quiet or "reference" in expect.exit.values()
-    return bool(scenario.needs or compared)
+    compared = expect.calls or expect.dispositions or expect.quiet
+    statuses = {expect.status(run) for run in scenario.runs()}
+    return bool(scenario.needs or compared or "reference" in statuses)
 
 
-def _cannot_run(result: Result) -> str:
-    """Why the unpatched script does not do in the harness; empty where it does."""
-    if result.trouble or "1" not in result.runs:
-        return "; ".join(result.trouble) or "there is no result"
-    run = result.runs["1"]
+def _cannot_run(plain: Observation) -> str:
+    """Why nothing can be judged, where the unpatched script does not run in the harness; empty where it does."""
+    if plain.trouble or "1" not in plain.runs:
+        return "; ".join(plain.trouble) or "there is no result"
+    run = plain.runs["1"]
     if run.status != 0:
         said = (run.errors or run.output).splitlines()
         last = [line for line in said if line.strip() and not line.startswith("+")][-1:]
         return f"unpatched, it ends with {run.status}{''.join(f' ({line.strip()})' for line in last)}"
-    return "" if run.tagged() else NO_BUILD
+    return "" if run.tagged() else "unpatched, it builds nothing"
 
 
-def _elsewhere(stage: Stage, unpatched: Scenario, plain: Result) -> str:
-    """Why nothing can be judged where the script, unpatched, builds by another program than the patched command.
-
-    The commands on the lines that the patch replaces name one program of the recipe, the build that came of it was
-    by another, and none of these commands was run.
-    """
-    lines = added_lines(stage.patched.text, stage.original.text)
-    texts = stage.original.text.splitlines()
-    words = {word for line in lines for word in re.findall(r"[\w-]+", texts[line - 1])}
-    called = {call[0] for call in plain.runs["1"].tagged()}
-    if stage.language != "sh" or called & words or not words & set(stage.scenarios.programs):
-        return ""
-    (traced,) = stage.play([(unpatched, stage.original, Trace(lines))])
-    if any(point.startswith("line ") for point in traced.runs["1"].points):
-        return ""
-    return f"unpatched, it builds with {', '.join(sorted(called))}, and not by the command that the patch changes"
-
-
-def _held_up(stage: Stage, scenario: Scenario, result: Result) -> str:
-    """Why two runs can't be led through a scenario, where the unpatched script can't be either: a lock of its own."""
-    if not any(STOOD_STILL in what for what in result.trouble):
-        return ""
-    (unpatched,) = stage.play([(scenario, stage.original, None)])
-    return f"unpatched as well, {'; '.join(unpatched.trouble)}" if unpatched.trouble == result.trouble else ""
-
-
-def applicable(stage: Stage, scenarios: tuple[Scenario, ...]) -> tuple[Scenario, ...]:
+def applicable(stage: Stage, scenarios: tuple[Scenario, ...]) -> list[Scenario]:
     """Those for the script's language and the chosen options."""
-    return tuple(
-        scenario
-        for scenario in scenarios
-        if (not scenario.languages or stage.language in scenario.languages)
-        and (not scenario.option or scenario.option in stage.chosen)
-    )
+    return [
+        one for one in scenarios if stage.language in one.languages and (not one.option or one.option in stage.chosen)
+    ]
 
 
 def run(
@@ -96,7 +69,7 @@ def run(
 
     ``options`` are the recipe's as chosen, by name; ``companions`` are other files of the tree, by path, for where the
     scenarios have none of their own. ``exhaustive`` adds a finding for each signal at every point inside the block.
-    ``jobs`` sandboxes run at once (by default two more than there are processors: each waits at times).
+    ``jobs`` sandboxes run at once (by default one more than there are processors: each waits at times).
     ``keep`` is a directory that gets every scenario's files. ``progress`` is called with the number done and the
     number of all. ``first`` stops at the first scenario that does not hold.
 
@@ -105,59 +78,83 @@ def run(
     stage = Stage(scenarios, original, patched, options, companions, keep)
     wanted = applicable(stage, scenarios.scenarios)
     if why := sandbox.missing():
-        return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
-    unpatched = Scenario("", 0, before=scenarios.before)
-    failing = replace(unpatched, plan=scenarios.failing)
-    both: list[Event] = [(unpatched, original, None), (failing, original, None)]
-    plain, failed = stage.play(both)
-    if _cannot_run(plain) and not plain.trouble:  # under `set -u` a fork's own variables may be missing
-        stage.define_all()
-        plain, failed = stage.play(both)
-    if _cannot_run(plain) == NO_BUILD:
-        stage.withhold()
-        plain, failed = stage.play(both)
-    if why := _cannot_run(plain):
-        return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
-    judge = Judge(stage, plain, failed)
-    stage.endless = judge.endless
-    if why := _elsewhere(stage, unpatched, plain):
-        return tuple(Finding(s.name, Verdict.NOT_RUN, why, s.row) for s in wanted)
-    # Scenarios that differ only in what they expect share an event.
-    events: dict[str, Event] = {}
-    keys = []
-    for scenario in wanted:
-        expect = Expect(tagged=0) if judge.hopeless(scenario) else Expect()
-        event = replace(scenario, row=0, needs=0, keep=(), expect=expect, name=scenario.name if keep else "")
-        pair = []
-        for script in (patched, *([original] if _wants_reference(scenario) else [])):
-            key = f"{script is original} {event}"
-            events.setdefault(key, (event, script, None))
-            pair.append(key)
-        keys.append(pair)
-    findings: list[Finding] = []
-    results: dict[str, Result] = {}
-    names = {id(event): key for key, event in events.items()}
-    with ThreadPoolExecutor(jobs or (os.cpu_count() or 1) + 2) as pool:
-        groups = stage.batches(list(events.values()))
-        for group, future in [(group, pool.submit(stage.play, group)) for group in groups]:
-            results.update(zip((names[id(event)] for event in group), future.result(), strict=True))
-            for scenario, pair in zip(wanted[len(findings) :], keys[len(findings) :], strict=True):
-                if any(key not in results for key in pair):
-                    break
-                finding = judge.judge(scenario, results[pair[0]], results[pair[1]] if pair[1:] else None)
-                if finding.verdict is Verdict.BROKEN and (why := _held_up(stage, scenario, results[pair[0]])):
-                    finding = Finding(scenario.name, Verdict.NOT_RUN, why, scenario.row)
-                if finding.verdict is Verdict.BROKEN and pair[1:] and any(" group " in one for one in scenario.steps):
-                    # Where a script writes to a process of its own group, which of the two ends first is chance.
-                    for other in stage.play([(events[pair[1]][0], original, None)] * BATCH):
-                        again = judge.judge(scenario, results[pair[0]], other)
-                        finding = again if again.verdict is Verdict.HELD else finding
-                findings.append(finding)
-                if first and findings[-1].verdict is Verdict.BROKEN:
-                    pool.shutdown(cancel_futures=True)
-                    return tuple(findings)
+        return _not_run(wanted, why)
+    jobs = jobs or (os.cpu_count() or 1) + 1
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        plain: Event = (Scenario(name="", row=0, before=scenarios.before, expect=Expect()), original, None)
+        reference = pool.submit(stage.play, [plain])
+        work = _Work(stage, wanted, pool, 0 if first else jobs)
+        (seen,) = reference.result()
+        if why := _cannot_run(seen):
+            return _not_run(wanted, why)
+        judge = Judge(stage, seen)
+        findings: list[Finding] = []
+        for finding in work.findings(judge):
+            findings.append(finding)
+            if first and finding.verdict is Verdict.BROKEN:
+                return tuple(findings)
             if progress:
                 progress(len(findings), len(wanted))
         if exhaustive:
+            stage.deadline = time.monotonic() + EXHAUSTIVE
             findings += points.run(stage, judge, applicable(stage, scenarios.exhaustive), pool, progress)
-    return tuple(findings)
+        return tuple(findings)
+    finally:
+        # Nothing outlives the review, whatever ended it.
+        stage.stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _not_run(scenarios: Sequence[Scenario], why: str) -> tuple[Finding, ...]:
+    return tuple(Finding(one.name, Verdict.NOT_RUN, why, one.row) for one in scenarios)
+
+
+class _Work:
+    """The events of the scenarios, under way in ``count`` sandboxes; 0 is a sandbox for every few, in their order.
+
+    Scenarios that differ only in what they expect share an event.
+    """
+
+    def __init__(self, stage: Stage, wanted: Sequence[Scenario], pool: Executor, count: int) -> None:
+        self.stage, self.wanted = stage, wanted
+        events: dict[str, Event] = {}
+        self.keys: list[list[str]] = []
+        for one in wanted:
+            name = one.name if stage.keep else ""
+            compared = Expect(calls="reference" if one.expect.calls == "reference" else "")
+            event = replace(one, name=name, row=0, needs=0, keep=(), languages=(), expect=compared)
+            pair: list[Event] = [(event, stage.patched, None)]
+            if _wants_reference(one):
+                pair.append((stage.unpatched(event), stage.original, None))
+            self.keys.append([f"{script is stage.original} {event}" for event, script, _ in pair])
+            events |= dict(zip(self.keys[-1], pair, strict=True))
+        names = {id(event): key for key, event in events.items()}
+        every = list(events.values())
+        parts = [every] if count else [every[at : at + _FEW] for at in range(0, len(every), _FEW)]
+        groups = [group for part in parts for group in stage.batches(part, count or 1)]
+        self.futures = [([names[id(event)] for event in group], pool.submit(stage.play, group)) for group in groups]
+
+    def findings(self, judge: Judge) -> Iterator[Finding]:
+        """The findings of the scenarios, in order, each as soon as it can be told."""
+        seen: dict[str, Observation] = {}
+        left = list(zip(self.wanted, self.keys, strict=True))
+        for keys, future in self.futures:
+            seen.update(zip(keys, future.result(), strict=True))
+            while left and all(key in seen for key in left[0][1]):
+                scenario, pair = left.pop(0)
+                yield _finding(self.stage, judge, scenario, [seen[key] for key in pair])
+
+
+def _finding(stage: Stage, judge: Judge, scenario: Scenario, seen: Sequence[Observation]) -> Finding:
+    """The finding of a scenario, by what was observed of the patched script and of its reference."""
+    finding = judge.judge(scenario, seen[0], seen[1] if seen[1:] else None)
+    if finding.verdict is Verdict.HELD or not seen[0].trouble:
+        return finding
+    if OVERTIME in seen[0].trouble:
+        return Finding(scenario.name, Verdict.NOT_RUN, OVERTIME, scenario.row)
+    (reference,) = seen[1:] or stage.play([(scenario, stage.original, None)])
+    if seen[0].trouble == reference.trouble:
+        why = f"unpatched as well, {'; '.join(reference.trouble)}"
+        return Finding(scenario.name, Verdict.NOT_RUN, why, scenario.row)
+    return finding

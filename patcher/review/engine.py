@@ -1,16 +1,12 @@
 """The scenarios on a real engine: a script's build goes through to docker, everything else it asks for does not.
 
 The script runs in the sandbox as it does with the stub engine, with the engine's socket bound and a shim in place of
-docker (``harness/engine_shim.py``). The image is a miniature one whose layers carry a name of this run, a nonce. To
-make a build cold, and to leave nothing behind, only the images with our label and the cache records of our layers
-are removed from the engine.
+docker (``harness/engine_shim.py``). A recipe's ``engine.toml`` has the scenarios and describes every key of them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -18,620 +14,319 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
+
+from patcher import data
 from patcher.errors import UsageError
 from patcher.model import Finding, Script, Verdict
 from patcher.review import sandbox
-from patcher.review.scenarios import Scenario, Scenarios, fill
-from patcher.review.stage import WORK, Result, Run, Stage, _result
+from patcher.review.scenarios import Expect, Scenario, Scenarios, fill
+from patcher.review.stage import Listing, Observation, Stage, observed
 
-BOUND = "/run/engine"  # in the sandbox; harness/engine_driver.py has it as well
+ENGINE = "/run/engine"  # in the sandbox, as in harness/engine_shim.py
 LABEL = "ci-patcher.run"
-LAYERS = 3
 SECONDS = 120
-PATIENCE = 30
-"""Seconds until an engine must have let go of what a killed build used."""
+PATIENCE = 30  # seconds until an engine must have let go of what a killed build used
 
-_HARNESS = resources.files("patcher.review") / "harness"
-_START = (
-    "import json, sys, types; parts = json.load(sys.stdin); module = types.ModuleType('driver');"
-    "exec(compile(parts['driver'], 'driver.py', 'exec'), module.__dict__); sys.modules['driver'] = module;"
-    "exec(compile(parts['engine'], 'engine_driver.py', 'exec'), {'__name__': '__main__', 'job': parts['job']})"
-)
-_IMAGE = """FROM {base}
+# Every layer's command has the nonce, and so has the description of its cache record.
+IMAGE = """FROM {base}
 RUN echo {nonce} > /ci-patcher-1
 RUN echo {nonce} > /ci-patcher-2
 ARG CI_PATCHER_PLAN
 RUN : {nonce}; eval "$CI_PATCHER_PLAN" && echo "$CI_PATCHER_PLAN" > /ci-patcher-3
 """
-# What the last layer does. The driver knows by "begun 42" that it runs.
-_OK = "true"
-_BEGUN = "echo begun $((40 + 2)); "
-_LONG = _BEGUN + "sleep 10"
-_SHORT = _BEGUN + "sleep 2"
-_LATER = (_BEGUN + "sleep 4", _BEGUN + "sleep 6")
-_LARGE = "head -c 16000000 /dev/urandom > /large"
+# An image file with an ignore file of its own is all that the engine reads. The cache record of the two has no mark of
+# ours, but nobody else's are as large.
+PADDING = 1 << 20
+SENT = re.compile(
+    r"^Size:\s*(\d{3}(\.\d+)?kB|[\d.]+MB)$(?s:.*)^Description:\s*local source for dockerfile$", re.MULTILINE
+)
 
+INFO = (
+    "{{.ServerVersion}}|{{.Driver}}|{{.DriverStatus}}"
+    '{{range .ClientInfo.Plugins}}{{if eq .Name "buildx"}}|{{.Path}}|{{.Version}}{{end}}{{end}}'
+)
 HOW = """To turn the containerd image store on, put {"features": {"containerd-snapshotter": true}} into the engine's
 /etc/docker/daemon.json and restart it. In Docker Desktop it is a switch under Settings, General.
 It needs Docker 24 or later. Images of the classic store are not shown while it is on, and come back with it off."""
 
 
+class Case(data.Table, frozen=True):
+    """A scenario of ``engine.toml``."""
+
+    row: int
+    name: str
+    steps: tuple[str, ...] = ("start 1", "end 1")
+    unset: tuple[str, ...] = ()
+    words: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
+    cached: int | None = None
+    index: tuple[str, str] | None = None
+    room: int = 0
+    plans: tuple[str, ...] = ("ok",)
+    fails: tuple[int, ...] = ()
+    leaves: tuple[Literal["old", "new", "nothing"], ...] = ("new",)
+
+
+class Cases(data.Table, frozen=True):
+    """An ``engine.toml``."""
+
+    programs: tuple[str, ...]
+    cache: str
+    plans: dict[str, str]
+    scenario: tuple[Case, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The engine that docker reaches, with what is needed to reach it from the sandbox."""
+    """The engine that docker reaches: what the sandbox needs of it, and what it is, in lines."""
 
     docker: str
-    buildx_plugin: str
-    socket: Path
-    version: str
-    store: str
-    driver: str
+    socket: str
     buildx: str
     exports: bool
-
-    @property
-    def lines(self) -> list[str]:
-        """What it is and whether it can do what the block needs."""
-        shown = [
-            f"engine: {self.version}",
-            f"image store: {self.store}",
-            f"driver: {self.driver}",
-            f"buildx: {self.buildx}",
-            f"can export local caches: {'yes' if self.exports else 'no'}",
-        ]
-        return shown if self.exports else [*shown, *HOW.splitlines()]
+    lines: tuple[str, ...]
 
     def call(self, *words: str, check: bool = True) -> str:
-        """What a docker command writes to standard output. Raises UsageError where it fails and ``check`` is set."""
-        steering = ("DOCKER_CONTEXT", "DOCKER_TLS", "BUILDX_BUILDER")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(steering)}
-        return _docker(self.docker, words, {**environment, "DOCKER_HOST": f"unix://{self.socket}"}, check)
+        """The standard output of a docker command, whatever engine the environment names."""
+        return run_docker(self.docker, "--host", f"unix://{self.socket}", *words, check=check)
+
+    def records(self) -> dict[str, str]:
+        """What docker shows of each record of the builder's cache, by the record's identity."""
+        shown = self.call("buildx", "--builder", "default", "du", "--verbose")
+        blocks = re.split(r"^(?=ID:)", shown, flags=re.MULTILINE)
+        return {block.split(maxsplit=2)[1]: block for block in blocks if block.startswith("ID:")}
 
 
-def _docker(docker: str, words: Sequence[str], environment: Mapping[str, str], check: bool = True) -> str:
-    # In a session of its own, so that Ctrl-C does not end the cleanup.
+def run_docker(*words: str, check: bool = True) -> str:
+    """The standard output of a command. Raises UsageError if it does not end, or fails and ``check`` is set."""
     try:
-        done = subprocess.run(
-            [docker, *words],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf8",
-            errors="replace",
-            check=False,
-            start_new_session=True,
-            timeout=60,
-        )
+        # Ctrl-C must not end the cleanup, so the command has a session of its own.
+        done = subprocess.run(words, capture_output=True, check=False, start_new_session=True, timeout=60)
     except subprocess.TimeoutExpired:
-        raise UsageError(f"docker {words[0]} did not end within 60 s", hint="Is the engine alive?") from None
+        raise UsageError("docker did not answer within 60 s", hint="Is the engine alive?") from None
     if check and done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise UsageError(f"docker {' '.join(words[:2])}: {said}", hint="`docker info` tells whether an engine answers.")
-    return done.stdout
+        said = done.stderr.decode("utf8", "replace").strip().splitlines() or [f"status {done.returncode}"]
+        raise UsageError(f"docker: {said[-1]}", hint="`docker info` tells whether an engine answers.")
+    return done.stdout.decode("utf8", "replace").strip()
 
 
 def find() -> Engine:
-    """The engine that ``docker`` reaches. Raises UsageError where there is none, or none behind a socket."""
+    """The engine that ``docker`` reaches. Raises UsageError if there is none, or none behind a socket."""
     docker = shutil.which("docker")
     if docker is None:
         raise UsageError("no docker in PATH", hint="Install the docker client, or leave --engine docker out.")
-    environment = dict(os.environ)
-    host = os.environ.get("DOCKER_HOST") or _docker(
-        docker, ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], environment
-    )
-    if not host.strip().startswith("unix://"):
+    host = run_docker(docker, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    if not host.startswith("unix://"):
         raise UsageError(
-            f"the engine is at {host.strip()}, not behind a socket of this machine",
+            f"the engine is at {host}, not behind a socket of this machine",
             hint="The sandbox has no network. Set DOCKER_HOST=unix://... or leave --engine docker out.",
         )
-    info: dict[str, Any] = json.loads(
-        # It fails where no engine answers, and says so in its answer.
-        _docker(docker, ["info", "--format", "{{json .}}"], environment, check=False) or "{}"
-    )
-    if not info.get("ServerVersion"):
-        _docker(docker, ["version"], environment)  # raises, with the reason
-        raise UsageError("no engine answers", hint="Start it, or set DOCKER_HOST.")
-    plugins = [plugin for plugin in info["ClientInfo"].get("Plugins") or [] if plugin["Name"] == "buildx"]
-    if not plugins or plugins[0].get("Err"):
-        raise UsageError("docker has no buildx", hint="Install its plugin, docker-buildx.")
-    containerd = ["driver-type", "io.containerd.snapshotter.v1"] in (info.get("DriverStatus") or [])
-    name = info.get("Driver", "unknown")
-    socket = Path(host.strip().removeprefix("unix://"))
-    found = Engine(
-        docker=os.path.realpath(docker),
-        buildx_plugin=os.path.realpath(plugins[0]["Path"]),
-        socket=socket,
-        version=f"Docker {info['ServerVersion']}",
-        store=f"{'containerd' if containerd else 'classic'} ({name})",
-        driver="docker",  # until it was asked
-        buildx=str(plugins[0]["Version"]),
-        exports=containerd,
-    )
-    # The engine's own builder, whatever the user's current one is: the sandbox does not see the user's settings.
-    inspected = found.call("buildx", "inspect", "default", check=False)
-    driver = re.search(r"^Driver:\s*(\S+)", inspected, re.MULTILINE)
-    return replace(found, driver=driver[1] if driver else "docker")
+    version, driver, status, *plugin = run_docker(docker, "info", "--format", INFO).split("|")
+    if not version or len(plugin) != 2:
+        what = "docker has no buildx" if version else "no engine answers"
+        raise UsageError(what, hint="`docker info` tells about the engine and the plugin buildx.")
+    exports = "io.containerd.snapshotter.v1" in status  # only the containerd image store can
+    lines = [f"engine: Docker {version}", f"image store: {'containerd' if exports else 'classic'} ({driver})"]
+    lines += [f"buildx: {plugin[1]}", f"can export local caches: {'yes' if exports else 'no'}"]
+    lines += [] if exports else HOW.splitlines()
+    return Engine(docker, host.removeprefix("unix://"), plugin[0], exports, tuple(lines))
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record of the builder's cache."""
+def ours(found: Mapping[str, str], needle: str, blobs: Iterable[str]) -> tuple[set[str], set[str]]:
+    """The records of our layers, and those that came with them and may be another build's as well.
 
-    identity: str
-    parents: tuple[str, ...]
-    description: str
-    kind: str
-    size: str
-
-
-def records(shown: str) -> dict[str, Record]:
-    """The records that ``docker buildx du --verbose`` shows, by identity."""
-    found = {}
-    for block in re.split(r"\n\s*\n", shown):
-        fields = dict(re.findall(r"^(\w[\w ]*):[ \t]*(.*)$", block, re.MULTILINE))
-        if identity := fields.get("ID", "").strip():
-            parents = re.findall(r"\w+", fields.get("Parent", "") + " " + fields.get("Parents", ""))
-            rest = (fields.get(name, "") for name in ("Description", "Type", "Size"))
-            found[identity] = Record(identity, tuple(parents), *rest)
-    return found
-
-
-def ours(
-    found: Mapping[str, Record],
-    before: frozenset[str],
-    needle: str,
-    blobs: frozenset[str],
-    sent: frozenset[str] | None = None,
-) -> list[str]:
-    """The identities of our records, each before its parents, which the engine keeps as long as they have children.
-
-    Ours carry the needle in their description, or were imported from a layer of a cache of ours, or are built on
-    such a one; and none was there before. With ``sent``, the sizes of what our builds send to the engine, records of
-    these sizes that hold what a build was sent are ours as well, and what ours are built on; none says whose it is.
+    A layer's command has the needle, or the layer was imported from a cache of ours: it is one of the blobs. With
+    the layers came what they are built on, which their records name, and what was sent for the build.
     """
-    new = {identity: record for identity, record in found.items() if identity not in before}
-    mine: set[str] = set()
-    for identity, record in new.items():
-        imported = re.fullmatch(r"imported sha256:(\w+)", record.description)
-        if needle in record.description or (imported and imported[1] in blobs):
-            mine.add(identity)
-        if sent is not None and record.kind == "source.local" and record.size in sent:
-            mine.add(identity)
-    grown = True
-    while grown:
-        more = {identity for identity, record in new.items() if mine.intersection(record.parents)}
-        if sent is not None:
-            more |= {parent for identity in mine for parent in found[identity].parents if parent in new}
-        grown = not more <= mine
-        mine |= more
-    order: list[str] = []
-    while mine:
-        leaves = {i for i in mine if not any(i in found[child].parents for child in mine)} or set(mine)
-        order += sorted(leaves)
-        mine -= leaves
-    return order
+    marks = (needle, *(f"imported sha256:{blob}" for blob in blobs))
+    layers = {identity for identity, shown in found.items() if any(mark in shown for mark in marks)}
+    others = {identity for identity, shown in found.items() if SENT.search(shown)} - layers
+    children = layers
+    while children:
+        rest = found.keys() - layers - others
+        children = {identity for identity in rest if any(identity in found[child] for child in children)}
+        others |= children
+    return layers, others
 
 
 def incomplete(cache: Path) -> str:
     """What is wrong with an exported cache, or nothing: every blob that it names is there and whole, and no other."""
+    folder = cache / "blobs" / "sha256"
+
+    def named(path: Path) -> set[str]:
+        return set(re.findall(r'"digest":"sha256:(\w+)"', path.read_text(encoding="utf8", errors="replace")))
+
     try:
-        waiting = [json.loads((cache / "index.json").read_bytes())]
-    except (OSError, ValueError) as error:
-        return f"index.json: {error}"
-    names = {path.name for path in cache.iterdir()} - {"blobs", "index.json", "index.json.lock", "ingest", "oci-layout"}
-    if names:
-        return f"{', '.join(sorted(names))} in the cache"
-    there = {path.name: path for path in (cache / "blobs" / "sha256").glob("*")}
-    for name, path in there.items():
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != name:
-                return f"the blob {name} is not what its name says"
-    seen: set[str] = set()
-    while waiting:
-        for digest in re.findall(r"sha256:([0-9a-f]{64})", json.dumps(waiting.pop())):
-            if digest in seen:
-                continue
-            seen.add(digest)
-            # A layer's config names the digest of its unpacked form as well, which is no blob.
-            if digest in there and there[digest].stat().st_size < 1 << 16:
-                with contextlib.suppress(ValueError):
-                    waiting.append(json.loads(there[digest].read_bytes()))
-    for manifest in _manifests(cache, there):
-        for digest in manifest:
-            if digest not in there:
-                return f"the blob {digest} is missing"
-    if left := there.keys() - seen:
-        return f"{len(left)} blobs of another cache"
-    return "" if there else "no blobs"
-
-
-def _manifests(cache: Path, there: Mapping[str, Path]) -> Iterator[list[str]]:
-    """The digests that the index names, then those that each manifest names."""
-    index = json.loads((cache / "index.json").read_bytes())
-    digests = [entry["digest"].removeprefix("sha256:") for entry in index.get("manifests", [])]
-    yield digests
-    for digest in digests:
-        if digest in there:
-            manifest = json.loads(there[digest].read_bytes())
-            entries = [*manifest.get("manifests", []), *manifest.get("layers", [])]
-            entries += [manifest["config"]] if "config" in manifest else []
-            yield [entry["digest"].removeprefix("sha256:") for entry in entries]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One scenario: what lies in H before, what the build does in each run, the steps, what must hold.
-
-    ``before`` is the cache in H: none, the seed, or the seed with an index that is none. ``leaves`` is the cache
-    after: the old one, a new one or, as after a signal to the script alone, either. Where it is empty, a run that
-    fails leaves the old one and one that succeeds a new one.
-    """
-
-    row: int
-    name: str
-    plans: tuple[str, ...] = (_OK,)
-    steps: tuple[str, ...] = ("start 1", "end 1")
-    before: str = "seed"
-    exit: Mapping[str, str] = field(default_factory=lambda: {"1": "0", "2": "0"})
-    leaves: str = ""
-    says: str = ""
-    directory: str = ""
-    size: int = 0
-    unset: bool = False
-
-
-def _struck(signals: str, at: str = "running") -> tuple[str, ...]:
-    return ("start 1", f"wait 1 {at}", f"signal 1 {signals}", "end 1")
-
-
-_FAILS = {"1": "failure"}
-_KILLED = {"1": "failure", "2": "0"}
-_AGAIN = ("look", "start 2", "end 2")
-CASES = (
-    *(
-        Case(7, f"SIG{name} to the group in the middle of the build", (_LONG,), _struck(f"group {name}"), exit=_FAILS)
-        for name in ("TERM", "INT", "HUP")
-    ),
-    Case(
-        8,
-        "SIGTERM to the script alone while the build runs",
-        (_SHORT,),
-        _struck("script TERM"),
-        exit=_FAILS,
-        leaves="either",
-    ),
-    Case(
-        14,
-        "SIGKILL to the group in the middle of the build, then another run",
-        (_LONG, _OK),
-        (*_struck("group KILL"), *_AGAIN),
-        exit=_KILLED,
-    ),
-    Case(
-        17,
-        "SIGKILL to the group in the middle of the export, then another run",
-        (_LARGE, _OK),
-        (*_struck("group KILL", "exporting"), *_AGAIN),
-        exit=_KILLED,
-    ),
-    Case(5, "the build fails", ("exit 3",), exit=_FAILS),
-    Case(15, "the index is unreadable: a warning, and healed", before="garbage", says="(?i)warn.*cache import"),
-    Case(16, "the file system of the host directory is full", leaves="old", size=8 << 20),
-    Case(
-        12,
-        "two runs at once for the same name",
-        _LATER,
-        ("start 1", "wait 1 running", "start 2", "wait 2 running", "end 1", "look", "end 2"),
-    ),
-)
-UNSET = Case(1, "without the variable the build is cold and no cache is written", before="none", unset=True)
-COLD = Case(3, "a cold build exports a cache", before="none")
-WARM = Case(3, "a warm build takes its layers from the cache in H", before="own")
-SPACE = Case(10, "the same from a host directory with spaces in its name", before="own", directory="the  host dir")
-
-
-class _Bench:
-    """One script on a real engine."""
-
-    def __init__(self, stage: Stage, engine: Engine, base: str, folder: Path) -> None:
-        self.stage, self.engine, self.base = stage, engine, base
-        self.variable = _variable(stage.scenarios)
-        self.run = f"ci-patcher-{secrets.token_hex(6)}"
-        self.folder = folder / self.run
-        self.started = 0
-        self.lock = threading.Lock()
-        self.seed = self.folder / "seed"
-        self.known = frozenset(self.records())
-        self.sizes: frozenset[str] = frozenset()
-        self.usual: frozenset[str] | None = None
-        self.stop = self.folder / "control" / "stop"
-        self.stop.parent.mkdir(parents=True)
-
-    def records(self) -> dict[str, Record]:
-        return records(self.engine.call("buildx", "--builder", "default", "du", "--verbose"))
-
-    def sent(self) -> frozenset[str]:
-        """The sizes of what builds have sent to the engine since this run began."""
-        found = self.records().values()
-        return frozenset(r.size for r in found if r.kind == "source.local" and r.identity not in self.known)
-
-    def imported(self) -> frozenset[str]:
-        """The layers that the engine may have imported from a cache of ours: only those of the first are asked for."""
-        return frozenset(path.name for path in self.seed.glob("blobs/sha256/*"))
-
-    def remove(self, *identities: str) -> None:
-        """Has the engine drop records, as far as it does not need them."""
-        # --all, since the records that an image shares are spared without it.
-        words = ("prune", "--all", "--force", "--filter", f"id={'|'.join(identities)}")
-        if identities:
-            self.engine.call("buildx", "--builder", "default", *words, check=False)
-
-    def prune(self, needle: str) -> list[str]:
-        """Removes our records from the engine's cache and returns those that it keeps."""
-        deadline = time.monotonic() + PATIENCE
-        together = True
-        while left := ours(self.records(), self.known, needle, self.imported()):
-            # buildx takes the identity for a regular expression, and the engine then finds the order itself. That is
-            # no promise, so what is left goes one by one.
-            for identities in [left] if together else [[identity] for identity in left]:
-                self.remove(*identities)
-            together = not together
-            if time.monotonic() > deadline:
-                break
-        return left
-
-    def clean(self) -> Finding:
-        """Removes all that this run brought into the engine."""
-        name = "nothing of the review is left in the engine"
-        try:
-            listed = ("image", "ls", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={self.run}")
-            deadline = time.monotonic() + PATIENCE
-            while images := self.engine.call(*listed).split():
-                self.engine.call("image", "rm", "--force", *dict.fromkeys(images), check=False)
-                if time.monotonic() > deadline:
-                    break
-            likely = ours(self.records(), self.known, self.run, self.imported(), self.sizes or self.sent())
-            left = self.prune(self.run)
-            # Another build may be using some of these, and then they are its own.
-            self.remove(*likely)
-            if rest := [identity for identity in likely if identity in self.records()]:
-                time.sleep(1)
-                self.remove(*rest)
-        except UsageError as error:
-            return Finding(name, Verdict.BROKEN, error.what)
-        if images or left:
-            hint = f"docker image ls --filter label={LABEL}={self.run}; docker buildx du --verbose"
-            return Finding(name, Verdict.BROKEN, f"{len(images)} images, {len(left)} cache records", 0, hint)
-        return Finding(name, Verdict.HELD)
-
-    def play(self, case: Case, nonce: str = "", own: Path | None = None) -> tuple[Finding, str, Path]:
-        """Runs a case and returns its finding, the output of its first run and where its cache is.
-
-        ``own`` is the cache that ``before = "own"`` stands for.
-        """
-        with self.lock:
-            self.started += 1
-            number = self.started
-        nonce = nonce or f"{self.run}-{number:04}"  # all of one length, and so all images of one size
-        place = self.folder / str(number)
-        config = place / "home" / "config"
-        (config / "cli-plugins").mkdir(parents=True)
-        (config / "cli-plugins" / "docker-buildx").symlink_to(f"{BOUND}/docker-buildx")
-        words = {"H": f"{{home}}/{case.directory}"} if case.directory else {}
-        scenario = Scenario(
-            case.name,
-            case.row,
-            steps=case.steps,
-            words=words,
-            environment=dict.fromkeys([self.variable], None) if case.unset else {},
-        )
-        known = {**self.stage.words(scenario, self.stage.patched)}
-        root, cache = fill(self.stage.scenarios.root, known), fill("{C}", known)
-        host = place / root.removeprefix("/")  # /home is bound
-        host.mkdir(parents=True)
-        if case.before != "none":
-            shutil.copytree(own or self.seed, host / cache)
-        if case.before == "own":
-            # So that the new cache, which is to be the same, can be told from the old one.
-            (host / cache / "blobs" / "sha256" / hashlib.sha256(b"stale").hexdigest()).write_bytes(b"stale")
-        if case.before == "garbage":
-            (host / cache / "index.json").write_text("garbage\n", encoding="utf8")
-        job = {
-            **self.stage.job(scenario, self.stage.patched, None),
-            "root": root,
-            "known": [cache, f"{cache}~lock"],
-            "fill": f"{root}/{cache}" if case.size else "",
-            "seconds": SECONDS,
-        }
-        for name in job["runs"]:
-            plan = case.plans[min(int(name), len(case.plans)) - 1]
-            settings = self.settings(f"{self.run}-{number}-{name}", f"{WORK}/run{name}", plan)
-            image = _IMAGE.format(base=self.base, nonce=nonce)
-            job["files"] += [[f"{WORK}/run{name}/engine.json", "file", "644", json.dumps(settings)]]
-            job["files"] += [[f"{WORK}/run{name}/imagefile", "file", "644", image]]
-        binds = [
-            sandbox.Bind(place / "home", "/home"),
-            sandbox.Bind(self.folder / "control", f"{BOUND}/control", read_only=True),
-            sandbox.Bind(Path(self.engine.docker), f"{BOUND}/docker", read_only=True),
-            sandbox.Bind(Path(self.engine.buildx_plugin), f"{BOUND}/docker-buildx", read_only=True),
-            sandbox.Bind(self.engine.socket, f"{BOUND}/docker.sock"),
-        ]
-        if case.size:
-            held = sum(path.stat().st_size for path in self.seed.rglob("*"))
-            binds += [sandbox.Bind(self.seed, f"{BOUND}/seed", read_only=True)]
-            binds += [sandbox.Bind(Path(), root, size=max(case.size, held + (1 << 20)))]
-        parts = {name: (_HARNESS / f"{file}.py").read_text(encoding="utf8") for name, file in _PARTS.items()}
-        outcome = sandbox.run(
-            [sandbox.python(), "-I", "-S", "-c", _START],
-            stdin=json.dumps({**parts, "job": job}).encode(),
-            binds=binds,
-            seconds=SECONDS + PATIENCE,
-        )
-        result = _result((outcome.stdout.splitlines() or [b""])[-1], outcome)
-        problems = self.problems(case, result, cache, None if case.size else host / cache)
-        home = place / fill("{home}", known).removeprefix("/")
-        outside = frozenset(
-            str(path.relative_to(home)) for path in home.rglob("*") if path != host and host not in path.parents
-        )
-        if self.usual is None:
-            self.usual = outside
-        elif left := sorted(outside - self.usual):
-            problems.append(f"outside of H, {left[0]} is left")
-        output = _said(result.runs["1"]) if "1" in result.runs else ""
-        verdict = Verdict.BROKEN if problems else Verdict.HELD
-        evidence = _evidence(case, result) if problems else ""
-        return Finding(case.name, verdict, "; ".join(problems), case.row, evidence), output, host / cache
-
-    def settings(self, tag: str, folder: str, plan: str) -> dict[str, object]:
-        """What the shim is told.
-
-        Each run has a tag of its own: a tag that moves lets the engine collect layers that a build still unpacks.
-        """
-        return {
-            "docker": f"{BOUND}/docker",
-            "environment": {
-                "DOCKER_HOST": f"unix://{BOUND}/docker.sock",
-                "DOCKER_CONFIG": "/home/config",
-                "BUILDKIT_PROGRESS": "plain",
-            },
-            "words": [
-                f"--file={folder}/imagefile",
-                f"--tag={tag}",
-                f"--label={LABEL}={self.run}",
-                f"--build-arg=CI_PATCHER_PLAN={plan}",
-            ],
-        }
-
-    @staticmethod
-    def problems(case: Case, result: Result, cache: str, place: Path | None) -> list[str]:
-        """What did not hold, each as one line."""
-        problems = list(result.trouble)
-        if not result.looks:
-            return problems
-        for name, run in result.runs.items():
-            wanted = case.exit[name]
-            if run.status is None or (run.status != 0) != (wanted == "failure"):
-                problems.append(f"run {name} ended with {run.status}, not {wanted}")
-        before, after = _cache(result.before, cache), _cache(result.looks[-1], cache)
-        problems += [
-            "the old cache is not as it was, on the way" for look in result.looks[:-1] if _cache(look, cache) != before
-        ]
-        intact, new = after == before, False
-        if place is not None and not intact:
-            if what := incomplete(place):
-                problems.append(f"the cache is not complete: {what}")
-            elif after["."][1] != "755":
-                problems.append(f"the cache has the mode {after['.'][1]}")
-            else:
-                new = True
-        if case.unset:
-            if result.looks[-1]:
-                problems.append(f"{', '.join(sorted(result.looks[-1]))} in H")
-            return problems
-        leaves = case.leaves or ("old" if case.exit == _FAILS else "new")
-        if case.row == 7 and len(result.runs["1"].tagged()) > 1:
-            # The script's own retry does not take SIGINT for itself where the build caught it, and builds again.
-            leaves = "either"
-        if not {"old": intact, "new": new, "either": intact or new}[leaves] and not problems:
-            problems.append("the old cache is not as it was" if leaves == "old" else "no new cache is in its place")
-        names = {path.split("/")[0] for path in result.looks[-1]}
-        if left := names - {cache, f"{cache}~lock", *(["filler"] if case.size else [])}:
-            problems.append(f"{', '.join(sorted(left))} is left beside the cache")
-        if case.says and not any(re.search(case.says, line) for line in _said(result.runs["1"]).splitlines()):
-            problems.append(f"no line of the output says {case.says}")
-        return problems
-
-
-def _variable(scenarios: Scenarios) -> str:
-    """The variable of the environment that names H."""
-    names = [name for name, value in scenarios.environment.items() if value == scenarios.root]
-    if not names or "C" not in scenarios.words:
-        raise UsageError(
-            f"the recipe {scenarios.recipe} keeps no docker build cache", hint="Leave --engine docker out."
-        )
-    return names[0]
-
-
-_PARTS = {"driver": "driver", "engine": "engine_driver"}
-
-
-def _cache(look: Mapping[str, tuple[str, str, str]], cache: str) -> dict[str, tuple[str, str, str]]:
-    """One directory of a listing. The engine locks an index that it reads with a file beside it."""
-    found = {path[len(cache) + 1 :] or ".": entry for path, entry in look.items() if f"{path}/".startswith(f"{cache}/")}
-    return {path: entry for path, entry in found.items() if path != "index.json.lock"}
-
-
-def _said(run: Run) -> str:
-    """What a run wrote; builds report on standard error."""
-    return f"{run.output}\n{run.errors}"
-
-
-def _evidence(case: Case, result: Result) -> str:
-    lines = [f"steps: {', '.join(case.steps)}"]
-    for name, run in result.runs.items():
-        lines.append(f"run {name}: status {run.status}")
-        lines += [f"  called {' '.join(call)}" for call in run.tagged()]
-    for number, look in enumerate(result.looks, 1):
-        lines.append(f"found{' on the way' if number < len(result.looks) else ''}:")
-        lines += [f"  {path} {' '.join(entry)}" for path, entry in look.items()]
-    for name, run in result.runs.items():
-        lines += [f"output of run {name}:", *(f"  {line}" for line in _said(run).splitlines()[-25:])]
-    return "\n".join(line[:400] for line in lines[:150])
+        manifests = named(cache / "index.json")
+        wanted = manifests.union(*(named(folder / manifest) for manifest in manifests))
+        blobs = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    except OSError as error:
+        return str(error)
+    if not wanted or wanted != blobs.keys():
+        return f"{len(wanted - blobs.keys())} blobs are missing, {len(blobs.keys() - wanted)} are of another cache"
+    if wrong := [name for name, digest in blobs.items() if name != digest]:
+        return f"the blob {wrong[0]} is not what its name says"
+    known = {"blobs", "index.json", "index.json.lock", "ingest", "oci-layout"}
+    return "; ".join(f"{path.name} in the cache" for path in cache.iterdir() if path.name not in known)
 
 
 def cached(output: str) -> int:
-    """How many of our layers a build reported as CACHED."""
+    """How many layers a build reported as CACHED."""
     steps = set(re.findall(r"^#(\d+) \[.*\] RUN ", output, re.MULTILINE))
     return len(steps & set(re.findall(r"^#(\d+) CACHED", output, re.MULTILINE)))
 
 
-def _layers(finding: Finding, output: str, wanted: int) -> Finding:
-    """The finding, with whether as many layers as wanted came from a cache."""
-    if (found := cached(output)) == wanted:
-        return finding
-    detail = "; ".join(filter(None, [finding.detail, f"{found} of {LAYERS} layers were CACHED, not {wanted}"]))
-    evidence = finding.evidence or output[-4000:]
-    return replace(finding, verdict=Verdict.BROKEN, detail=detail, evidence=evidence)
+@dataclass(frozen=True, slots=True)
+class Measured(Finding):
+    """A finding with the seconds that the script took, and the bytes of the cache that it left."""
+
+    seconds: float = 0
+    size: int = 0
 
 
-def _warmth(bench: _Bench, nonce: str) -> list[Finding]:
-    """Warm, though the engine's own records of these layers are gone."""
-    findings = []
-    for case in (WARM, SPACE):
-        if left := bench.prune(nonce):
-            findings.append(Finding(case.name, Verdict.NOT_RUN, f"the engine keeps {len(left)} records", case.row))
-            continue
-        finding, output, _ = bench.play(case, nonce, bench.seed)
-        findings.append(_layers(finding, output, LAYERS))
-    return findings
+class Bench:
+    """One script on a real engine."""
+
+    def __init__(self, stage: Stage, cases: Cases, engine: Engine, base: str, folder: Path) -> None:
+        self.stage, self.cases, self.engine, self.base = stage, cases, engine, base
+        self.run = f"ci-patcher-{secrets.token_hex(6)}"
+        self.folder = folder / self.run
+        self.seed = self.folder / "seed"
+        self.seed.mkdir(parents=True)
+        self.ignore = "".join(f"# {secrets.token_hex(500)}\n" for _ in range(PADDING // 1000))
+        self.known = self.engine.records().keys()
+        self.others: set[str] = set()
+        self.usual: set[str] | None = None
+
+    def forget(self) -> str:
+        """Removes all that this run brought into the engine. Returns what is left, or nothing."""
+        mine = ("--filter", f"label={LABEL}={self.run}")
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.engine.call("image", "prune", "--all", "--force", *mine, check=False)
+            images = self.engine.call("image", "ls", "--quiet", *mine).split()
+            found = {identity: shown for identity, shown in self.engine.records().items() if identity not in self.known}
+            layers, others = ours(found, self.run, [path.name for path in self.seed.glob("blobs/sha256/*")])
+            self.others |= others
+            removed = layers | (self.others & found.keys())
+            if not (images or removed) or time.monotonic() > deadline:
+                return f"{len(images)} images, {len(layers)} cache records" if images or layers else ""
+            # An identity is a regular expression here. Without --all, records that an image shares are spared.
+            words = ("prune", "--all", "--force", "--filter", f"id={'|'.join(removed)}")
+            self.engine.call("buildx", "--builder", "default", *words, check=False)
+
+    def all(self, pool: ThreadPoolExecutor) -> Iterator[Finding]:
+        """Runs all cases and yields their findings."""
+        for case in self.cases.scenario:
+            if case.cached is not None:
+                left = self.forget()  # else the engine's own records would serve
+                yield self.play(case, f"the engine keeps {left}" if left else "")
+        others = [pool.submit(self.play, case) for case in self.cases.scenario if case.cached is None]
+        yield from (future.result() for future in others)
+
+    def play(self, case: Case, why: str = "") -> Finding:
+        """Runs a case, unless ``why`` says why not."""
+        if case.cached != 0 and not any(self.seed.iterdir()):
+            why = "there is no cache to begin with"
+        if why:
+            return Finding(case.name, Verdict.NOT_RUN, why, case.row)
+        key = secrets.token_hex(4)
+        scenario = Scenario(name=case.name, row=case.row, steps=case.steps, words=case.words, expect=Expect())
+        words = self.stage.words(scenario, self.stage.patched)
+        root, name = fill(self.stage.scenarios.root, words), fill(self.cases.cache, words)
+        place = self.folder / key
+        place.mkdir()
+        if case.cached != 0:
+            shutil.copytree(self.seed, place / name)
+        if case.index:
+            index = re.sub(*case.index, (self.seed / "index.json").read_text(encoding="utf8"), count=1)
+            (place / name / "index.json").write_text(index, encoding="utf8")
+        job, binds = self.job(case, scenario, key), self.binds(case, place, root)
+        started = time.monotonic()
+        done = self.stage.perform([job], binds, SECONDS + PATIENCE, drop=False)
+        seconds = time.monotonic() - started
+        seen = observed((done.stdout.splitlines() or [b""])[0], done)
+        problems = self.problems(case, seen, root, f"{root}/{name}", place / name)
+        said = [f"run {name} ended with {run.status}:\n{run.output}\n{run.errors}" for name, run in seen.runs.items()]
+        if case.cached == 0 and not incomplete(place / name):
+            shutil.copytree(place / name, self.seed, dirs_exist_ok=True)
+            (self.seed / "blobs" / "sha256" / "old").touch()  # no new cache equals it
+        if problems or case.cached is None:
+            verdict = Verdict.BROKEN if problems else Verdict.HELD
+            return Finding(case.name, verdict, "; ".join(problems), case.row, "\n".join(said) if problems else "")
+        size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+        detail = f"{seconds:.1f} s, {size} bytes of cache"
+        return Measured(case.name, Verdict.HELD, detail, case.row, seconds=round(seconds, 1), size=size)
+
+    def job(self, case: Case, scenario: Scenario, key: str) -> dict[str, Any]:
+        """What the driver is told (see ``harness/driver.py``), with an image file for each run."""
+        job = self.stage.job(scenario, self.stage.patched, None)
+        image = IMAGE.format(base=self.base, nonce=f"{self.run}-{key if case.cached is None else 'shared'}")
+        for name, run in job["runs"].items():
+            run["environment"] = {key: text for key, text in run["environment"].items() if key not in case.unset}
+            plan = self.cases.plans[case.plans[min(int(name), len(case.plans)) - 1]]
+            ours = [f"--file={run['folder']}/image/file", f"--tag={self.run}-{key}-{name}"]
+            ours += [f"--label={LABEL}={self.run}", f"--build-arg=CI_PATCHER_PLAN={plan}", "--progress=plain"]
+            texts = {"words": "\n".join(ours), "image/file": image, "image/file.dockerignore": self.ignore}
+            job["files"] += [[f"{run['folder']}/{path}", "file", "644", text] for path, text in texts.items()]
+        return {**job, "limits": {}, "seconds": SECONDS}
+
+    def binds(self, case: Case, place: Path, root: str) -> list[sandbox.Bind]:
+        """What the sandbox has of the machine: the engine, and the directory with the caches."""
+        engine = [
+            sandbox.Bind(Path(self.engine.docker), f"{ENGINE}/docker", read_only=True),
+            sandbox.Bind(Path(self.engine.buildx), f"{ENGINE}/config/cli-plugins/docker-buildx", read_only=True),
+            sandbox.Bind(Path(self.engine.socket), f"{ENGINE}/docker.sock"),
+        ]
+        if not case.room:
+            return [*engine, sandbox.Bind(place, root)]
+        held = {f"{root}/{path.relative_to(place)}": path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        entries = [(path, "file", "644", text.decode("utf8", "surrogateescape")) for path, text in held.items()]
+        return [*engine, sandbox.Bind(place, root, size=case.room + sum(map(len, held.values())), entries=entries)]
+
+    def problems(self, case: Case, seen: Observation, root: str, cache: str, host: Path) -> list[str]:
+        """What did not hold, each as one line."""
+        problems = list(seen.trouble)
+        if not seen.looks:
+            return problems
+        for name, run in seen.runs.items():
+            if run.status is None or (run.status != 0) != (int(name) in case.fails):
+                problems.append(f"run {name} ended with {run.status}")
+        before, *between, after = [_below(look, cache) for look in (seen.before, *seen.looks)]
+        if any(look != before for look in between):
+            problems.append("the old cache is not as it was, on the way")
+        beside = {path.split("/")[0] for path in _below(seen.looks[-1], root) if path}
+        state = "nothing" if not beside else "old" if after == before else "new"
+        if state not in case.leaves:
+            problems.append(f"what lies there is {state}, not {' or '.join(case.leaves)}")
+        elif state == "new" and (what := incomplete(host)):
+            problems.append(f"the cache is not complete: {what}")
+        elif state == "new" and after[""][1] != "755":
+            problems.append(f"the cache has the mode {after[''][1]}")
+        left = beside - {host.name, *fill(self.stage.scenarios.keep, self.stage.scenarios.words)}
+        outside = {path for path in seen.looks[-1] if not f"{path}/".startswith(f"{root}/")}
+        self.usual = outside if self.usual is None else self.usual
+        problems += [f"{path} is left" for path in sorted(left | (outside - self.usual))[:3]]
+        if case.cached is not None and (found := cached(seen.runs["1"].output + seen.runs["1"].errors)) != case.cached:
+            problems.append(f"{found} layers were CACHED, not {case.cached}")
+        return problems
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and its like wait until this has ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+def _below(listing: Listing, folder: str) -> dict[str, tuple[str, str, str]]:
+    """What is in a folder of a listing, itself included as "". The engine's lock on an index that it reads is not."""
+    inside = {path: entry for path, entry in listing.items() if f"{path}/".startswith(f"{folder}/")}
+    return {path[len(folder) + 1 :]: entry for path, entry in inside.items() if not path.endswith("/index.json.lock")}
 
 
 def run(
+    cases: Cases,
     scenarios: Scenarios,
     original: Script,
     patched: Script,
@@ -640,58 +335,40 @@ def run(
     *,
     options: Mapping[str, str],
     companions: Mapping[str, Script] = {},
-    jobs: int | None = None,
     keep: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Finding, ...]:
-    """Puts ``patched`` through the scenarios on a real engine and returns one finding for each.
+    """Puts ``patched`` through the cases and returns one finding for each, and one for what is left in the engine.
 
-    ``base`` is the image that the miniature image is built from; it has sh, head and sleep, and the engine has it
-    already. ``companions`` are other files of the tree, by path. ``keep`` is a directory that gets every
-    scenario's files. Raises UsageError where the engine or the image can't be used. Whatever happens,
-    KeyboardInterrupt included, what was made in the engine is removed.
+    ``base`` is an image that the engine has, with sh, head and sleep; ``companions`` are other files of the tree by
+    path; ``keep`` is a directory that gets every case's caches. Raises UsageError if the engine or the image cannot
+    be used. What was made in the engine is removed, also after KeyboardInterrupt.
     """
-    every = (UNSET, COLD, WARM, SPACE, *CASES)
-    why = sandbox.missing() or ("" if engine.exports else "this engine can't export local caches")
-    if why:
-        return tuple(Finding(case.name, Verdict.NOT_RUN, why, case.row) for case in every)
-    if not engine.call("image", "ls", "--quiet", base).strip():
+    if why := sandbox.missing() or ("" if engine.exports else "this engine can't export local caches"):
+        return tuple(Finding(case.name, Verdict.NOT_RUN, why, case.row) for case in cases.scenario)
+    if not engine.call("image", "ls", "--quiet", base):
         raise UsageError(f"the engine has no image {base}", hint=f"Nothing is pulled for you: docker pull {base}")
-    shim = (_HARNESS / "engine_shim.py").read_text(encoding="utf8")
-    text = f"#!{sandbox.python()} -IS\n{shim}"
-    engines = [name for name, program in scenarios.programs.items() if "lib/stub.sh" in program]
-    # Without the wrappers that hold a run at its renames: here nothing stands between the block and the system.
-    real = replace(scenarios, programs={**scenarios.programs, **dict.fromkeys(engines, text)}, wrap={})
-    stage = Stage(real, original, patched, options, companions, None)
+    shim = (Path(__file__).parent / "harness" / "engine_shim.py").read_text(encoding="utf8")
+    programs = {**scenarios.programs, **dict.fromkeys(cases.programs, f"#!{sandbox.python()} -IS\n{shim}")}
+    # Without wrappers: nothing stands between the block and the system.
+    scenarios = msgspec.structs.replace(scenarios, programs=programs, wrap={})
+    stage = Stage(scenarios, original, patched, options, companions, None)
+    findings = []
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as temporary:
-        bench = _Bench(stage, engine, base, keep or Path(temporary))
-        findings: list[Finding] = []
-        pool = ThreadPoolExecutor(jobs or 2 * (os.cpu_count() or 1))  # for the most part they wait
+        bench = Bench(stage, cases, engine, base, keep or Path(temporary))
+        pool = ThreadPoolExecutor(2 * (os.cpu_count() or 1))  # for the most part they wait
         try:
-            nonce = f"{bench.run}-cold"
-            # Of the same layers, and the second cold as well: so the records of the first can be removed.
-            for case in (UNSET, COLD):
-                # Not from the pool: the others begin with the cache that it exports.
-                finding, output, place = pool.submit(bench.play, case, nonce).result()
-                findings.append(_layers(finding, output, 0))
-                if case is UNSET:
-                    bench.prune(nonce)
-                    bench.sizes = bench.sent()
-            if incomplete(place):
-                why = "there is no cache to begin with"
-                findings += [Finding(case.name, Verdict.NOT_RUN, why, case.row) for case in every[2:]]
-            else:
-                shutil.copytree(place, bench.seed)
-                warmth = pool.submit(_warmth, bench, nonce)
-                futures = [pool.submit(bench.play, case) for case in CASES]
-                findings += warmth.result()
-                for future in futures:
-                    findings.append(future.result()[0])
-                    if progress:
-                        progress(len(findings), len(every))
+            for finding in bench.all(pool):
+                findings.append(finding)
+                if progress:
+                    progress(len(findings), len(cases.scenario))
         finally:
-            with _undisturbed():
-                bench.stop.touch()
-                pool.shutdown(wait=True, cancel_futures=True)
-                left = bench.clean()
-    return (*findings, left)
+            # No second signal interrupts the cleanup.
+            handlers = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+            stage.stop.set()
+            pool.shutdown(cancel_futures=True)
+            left = bench.forget()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    verdict = Verdict.BROKEN if left else Verdict.HELD
+    return (*findings, Finding("nothing of the review is left in the engine", verdict, left))

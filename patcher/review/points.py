@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import replace
 
+from msgspec.structs import replace
+
+from patcher.lines import added
 from patcher.model import Finding, Verdict
 from patcher.review.judge import Judge
 from patcher.review.scenarios import Expect, Scenario
-from patcher.review.stage import Event, Stage, Trace, added_lines
+from patcher.review.stage import Event, Stage, Trace
 
 _SHOWN = 5  # points named in a finding
+_BATCH = 25  # scenarios that share a sandbox
 
 
 def strike(stage: Stage, scenario: Scenario, lines: tuple[int, ...], point: str) -> Event:
@@ -37,7 +40,7 @@ def found(stage: Stage, scenario: Scenario, lines: tuple[int, ...]) -> list[str]
     """The points of the scenario's first run, counted; a later step's, which has no number, is none of the block."""
     alone = replace(scenario, steps=("start 1", "end 1"), expect=Expect())
     run = stage.play([(alone, stage.patched, Trace(lines))])[0].runs.get("1")
-    return [point for point in (run.points if run else ()) if point.startswith("line ") or "." in point]
+    return [point for point in (run.points.splitlines() if run else ()) if point.startswith("line ") or "." in point]
 
 
 def run(
@@ -48,7 +51,7 @@ def run(
     progress: Callable[[int, int], None] | None,
 ) -> list[Finding]:
     """One finding for each scenario, over all of its points; the number of points is in it."""
-    lines = added_lines(stage.original.text, stage.patched.text)
+    lines = added(stage.original.text, stage.patched.text)
     counted: dict[str, list[str]] = {}
     work = []
     for scenario in scenarios:
@@ -56,17 +59,22 @@ def run(
         if key not in counted:
             counted[key] = found(stage, scenario, lines)
         events = [strike(stage, scenario, lines, point) for point in counted[key]]
-        work.append((scenario, counted[key], [pool.submit(stage.play, group) for group in stage.batches(events)]))
+        groups = stage.batches(events, len(events) // _BATCH + 1)
+        work.append((scenario, counted[key], [(group, pool.submit(stage.play, group)) for group in groups], events))
     findings = []
-    for number, (scenario, points, futures) in enumerate(work, 1):
+    for number, (scenario, names, futures, events) in enumerate(work, 1):
+        seen = {
+            id(event): observation
+            for group, future in futures
+            for event, observation in zip(group, future.result(), strict=True)
+        }
         broken, evidence = [], ""
-        results = [result for future in futures for result in future.result()]
-        for point, result in zip(points, results, strict=True):
-            if problems := judge.problems(scenario, result, None):
+        for point, event in zip(names, events, strict=True):
+            if problems := judge.problems(scenario, seen[id(event)], None):
                 broken.append(f"{point}: {'; '.join(problems)}")
-                evidence = evidence or f"{point}\n{judge.evidence(scenario, result, None)}"
-        verdict = Verdict.BROKEN if broken or not points else Verdict.HELD
-        detail = f"{len(points)} points"
+                evidence = evidence or f"{point}\n{judge.story(scenario, seen[id(event)], judge.plain)}"
+        verdict = Verdict.BROKEN if broken or not names else Verdict.HELD
+        detail = f"{len(names)} points"
         if broken:
             shown = " | ".join(broken[:_SHOWN])
             detail = f"{len(broken)} of {detail}: {shown}{' | ...' if broken[_SHOWN:] else ''}"

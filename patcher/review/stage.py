@@ -1,55 +1,64 @@
-"""One script on the stage: what a scenario is to the driver, how it is run, and what came of it."""
+"""One script on the stage: what the driver is told of a scenario, how it is run, and what was observed."""
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import json
 import marshal
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
+
+from patcher import lines
 from patcher.model import Script
 from patcher.review import sandbox
-from patcher.review.scenarios import Entry, Scenario, Scenarios, fill
+from patcher.review.scenarios import Entry, Language, Scenario, Scenarios, fill
 
 HOME = "/home/ci"
 TREE = f"{HOME}/tree"
 WORK = "/run/ci-patcher"  # the driver's, in the sandbox
+LIBRARY = "/ci-patcher/lib"  # what all runs share, read-only
 PATH = "/usr/local/bin:/usr/bin:/bin"
-ENGINES = ("buildah", "docker", "nerdctl", "podman")  # never the machine's own, whatever a recipe has stubs for
 
-_START = "import marshal, sys; load = marshal.load; names = load(sys.stdin.buffer); exec(load(sys.stdin.buffer), names)"
+SECONDS = 120
+"""Wall time of a whole review; ``EXHAUSTIVE`` that of one that tries every point."""
+
+EXHAUSTIVE = 1800
+
+OVERTIME = "the time of the whole review was over"
+
+OUTPUT = 4 << 20
+"""Bytes of one scenario's result, at most."""
+
+_START = """import marshal, sys
+names = marshal.load(sys.stdin.buffer)
+for code in marshal.load(sys.stdin.buffer):
+    exec(code, names)
+"""
 _HARNESS = resources.files("patcher.review") / "harness"
+_MOUNTED = 16 << 20
+_USUAL = re.compile(r"#! ?/usr/bin/env (bash|python3)\r?\n")  # as it is said here, without env in between
 # Names that steer the shell, the linker or Python itself, and so say nothing about the block.
 _SPARED = re.compile(r"PATH|IFS|HOME|(OLD)?PWD|ENV|PS\d|E?UID|PPID|TMPDIR|(BASH|SHELL|LD_|PYTHON|LC_|LANG|GIT_).*")
 _READ = re.compile(
     r"""\$(?:\{[#!]?)?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)|\s-v\s+([A-Za-z_]\w*)"""
 )
 
-STOOD_STILL = "stood still"
-"""Said by the driver of a run that waits for another, which it holds at a point."""
-
-FOR_EVER = "tries for ever"
-"""Said by the driver of a run that starts a program again and again."""
-
-OUTPUT = 4 << 20
-"""Bytes of one scenario's result, at most."""
-
-BATCH = 9
-"""How many scenarios share a sandbox."""
+_TEMPORARY = re.compile(r"(/tmp/(?:[\w.-]*[.-])?)\w{8,10}(?=/|$)")  # of mktemp and of Python's tempfile
 
 Listing = Mapping[str, tuple[str, str, str]]
 """A directory tree: path -> kind, mode and content."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Trace:
     """A signal at a point inside the block: before its ``point``-th command or line; 0 counts them."""
 
@@ -59,26 +68,34 @@ class Trace:
     whom: str = "group"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one run of the script left: process id, status (negative for a signal), what it wrote, recorded calls.
+class Run(msgspec.Struct, frozen=True):
+    """What one run of the script left: process id, status (negative for a signal), output, recorded calls.
 
-    ``said`` are the lines that the programs of the recipe wrote to their standard error by ``say``. ``aside`` tells
-    that a process of it was in a group of its own when a signal was sent to the script's.
+    ``log`` are the calls as the stubs record them, ``exits`` what the EXIT traps of preludes wrote, ``points`` the
+    points that the run passed, a line each.
     """
 
     pid: int
     status: int | None
     output: str
     errors: str
-    calls: tuple[tuple[str, ...], ...]
+    log: str
     exits: str
-    points: tuple[str, ...]
-    said: tuple[str, ...] = ()
-    aside: bool = False
+    points: str
+
+    @property
+    def calls(self) -> list[tuple[str, ...]]:
+        """The recorded calls, each with its tag first; of temporary names what is the same on every run."""
+        words = [_TEMPORARY.sub(r"\1", word) for word in self.log.split("\0")]
+        calls, index = [], 0
+        while index < len(words) and words[index].isdigit():
+            count = int(words[index])
+            calls.append(tuple(words[index + 1 : index + 1 + count]))
+            index += 1 + count
+        return [call for call in calls if call]
 
     def tagged(self) -> list[tuple[str, ...]]:
-        """The calls that the stub engine took for the one at issue, without its tag."""
+        """The calls that the stub engine took for the build, without its tag."""
         return [call[1:] for call in self.calls if call[0] == "build"]
 
     def plain(self) -> list[tuple[str, ...]]:
@@ -86,54 +103,40 @@ class Run:
         return [(call[0].split(" ")[0], *call[1:]) for call in self.calls]
 
     def dispositions(self) -> list[str]:
-        """Which signals are ignored and caught at each call after the one at issue.
+        """Which signals are ignored and caught at each call after the build.
 
-        Not whether SIGINT is caught: bash does so itself while it waits, from a moment after the call began.
+        Not whether SIGINT is caught: bash catches it itself while it waits, from a moment after the call began.
         """
         masks = [call[0].split()[1:] for call in self.calls if call[0].startswith("after ")]
         return [f"{ignored} {int(caught, 16) & ~2:x}" for ignored, caught in masks]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one scenario: its runs by number, the tree before, at each ``look`` and at the end.
+class Observation(msgspec.Struct, frozen=True):
+    """What was observed of one scenario: its runs by number, the tree before, at each ``look`` and at the end.
 
-    ``scratch`` is what lies in ``/tmp`` at the end.
+    ``trouble`` says why it was not led to its end, ``kept`` is what lay in the sandbox then, where it is kept.
     """
 
-    runs: Mapping[str, Run]
-    before: Listing
-    looks: tuple[Listing, ...]
+    runs: Mapping[str, Run] = {}
+    before: Listing = {}
+    looks: tuple[Listing, ...] = ()
     trouble: tuple[str, ...] = ()
-    scratch: Listing = field(default_factory=dict)
+    kept: Listing = {}
 
 
 Event = tuple[Scenario, Script, Trace | None]
-
-
-def language(script: Script) -> str:
-    """``py`` or ``sh``, from the first line, else from the suffix."""
-    first = script.text.partition("\n")[0]
-    if first.startswith("#!"):
-        return "py" if "python" in first else "sh"
-    return "py" if script.path.endswith(".py") else "sh"
-
-
-def added_lines(original: str, patched: str) -> tuple[int, ...]:
-    """The numbers of the lines of ``patched`` that ``original`` has not, from 1."""
-    matcher = difflib.SequenceMatcher(None, original.splitlines(), patched.splitlines(), autojunk=False)
-    return tuple(
-        number + 1
-        for tag, _, _, start, end in matcher.get_opcodes()
-        if tag in {"insert", "replace"}
-        for number in range(start, end)
-    )
 
 
 @cache
 def _harness(name: str) -> str:
     """A file of the harness; read once, so that a long run is not mixed with a version that is installed meanwhile."""
     return (_HARNESS / name).read_text(encoding="utf8")
+
+
+@cache
+def _driver() -> bytes:
+    """The driver, compiled once: that takes the sandbox's Python longer than running it."""
+    return marshal.dumps([compile(_harness(name), name, "exec") for name in ("tools.py", "driver.py")])
 
 
 class Stage:
@@ -148,138 +151,139 @@ class Stage:
         companions: Mapping[str, Script],
         keep: Path | None,
     ) -> None:
-        self.scenarios, self.original, self.patched = scenarios, original, patched
+        self.scenarios, self.original, self.patched, self.keep = scenarios, original, patched, keep
         self.companions = {path: one for path, one in companions.items() if path not in scenarios.tree}
-        self.language = language(patched)
-        self.keep = keep
+        self.language: Language = "python" if patched.language == "python" else "shell"
         # The parts of each option's value, where that is not the default.
         self.chosen = {
             name: words
-            for name, choice in scenarios.options.items()
-            if (words := choice.option.words(options.get(name, choice.option.default)))
+            for name, option in scenarios.chosen.items()
+            if (words := option.words(options.get(name, option.default)))
         }
-        self.driver = marshal.dumps(compile(_harness("driver.py"), "driver.py", "exec"))
-        names = ("stub.sh", "wrap.sh", "trace.sh", "sitecustomize.py", "sudo.sh", "launch.sh")
-        self.harness = {name: _harness(name) for name in names}
-        self.lib = self.library()
-        lines = patched.text.splitlines()
-        self.added = "\n".join(lines[n - 1] for n in added_lines(original.text, patched.text))
+        self.library = list(self._library())
+        added = "\n".join(lines.split(patched.text)[n - 1] for n in lines.added(original.text, patched.text))
         # What the original reads is its own to choose its build by, and no name that the block brings along.
-        own = set(_names(original.text))
-        brought = sorted(set(re.findall(r"\b[A-Za-z_]\w*\b", self.added)) - own)
+        own = {match[1] or match[2] or match[3] for match in _READ.finditer(original.text)}
+        brought = sorted(set(re.findall(r"\b[A-Za-z_]\w*\b", added)) - own)
         self.poison = {name: f"{HOME}/survivors/{name}" for name in brought}
         self.define = dict.fromkeys(own, "")
-        self.always_define = False
-        self.withheld = False
-        self.endless = False
         # Whoever runs a script with CR LF has the CRs taken out first, as the static review does.
         self.crlf = "\r\n" in original.text
-
-    def define_all(self) -> None:
-        """From now on every name that the script or a companion reads is defined, empty, in all scenarios."""
-        self.define |= dict.fromkeys((name for one in self.companions.values() for name in _names(one.text)), "")
-        self.always_define = True
-
-    def withhold(self) -> None:
-        """From now on nothing is there that a script may look for before it builds: `plan guard` says fail."""
-        self.withheld = True
+        self.deadline = time.monotonic() + SECONDS
+        self.stop = threading.Event()
 
     def text(self, script: Script) -> str:
+        """A script as it is run."""
         return script.text.replace("\r\n", "\n") if self.crlf else script.text
 
-    def seconds(self, scenario: Scenario) -> int:
-        """The wall time of a scenario; short where no build is to come of it, and a script that tries for ever."""
-        return 2 if self.endless and scenario.expect.tagged == 0 else self.scenarios.seconds
-
     def words(self, scenario: Scenario, script: Script) -> dict[str, str]:
+        """What the words in braces of a scenario stand for."""
         words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{script.path}"}
         words |= {**self.scenarios.words, **scenario.words}
-        if scenario.option:
-            words |= self.chosen[scenario.option]
-        return words
+        return words | (self.chosen[scenario.option] if scenario.option else {})
+
+    def unpatched(self, scenario: Scenario) -> Scenario:
+        """The scenario for the unpatched script, which knows nothing of what lies in ``root``: so more can share it."""
+        words = self.words(scenario, self.original)
+        root = fill(self.scenarios.root, words)
+        outside = [one for one in scenario.before or () if not fill(f"{one.path}/", words).startswith(f"{root}/")]
+        name = f"{scenario.name} unpatched" if self.keep else ""
+        return msgspec.structs.replace(scenario, name=name, before=tuple(outside), mounts=())
 
     def job(self, scenario: Scenario, script: Script, trace: Trace | None) -> dict[str, Any]:
         """What the driver is told (see ``harness/driver.py``)."""
         words = self.words(scenario, script)
-        environment: dict[str, str | None] = {"HOME": HOME, "USER": "ci", "LC_ALL": "C.UTF-8"}
-        environment.update(self.scenarios.environment)
-        for name, parts in self.chosen.items():
-            environment.update(fill(self.scenarios.options[name].environment, parts))
-        files: list[list[str]] = []
-        taken = {*environment, *scenario.environment}
-        extra = {
-            **(self.poison if scenario.poison else {}),
-            **(self.define if scenario.define or self.always_define else {}),
-        }
-        for name, value in extra.items():
-            if name not in taken and not _SPARED.fullmatch(name):
-                environment[name] = value
-                if value:
-                    files.append([f"{value}/precious", "file", "644", name])
-        environment.update({fill(name, words): value for name, value in scenario.environment.items()})
-        files += [[folder, "directory", "755", ""] for folder in (HOME, TREE, f"{HOME}/scratch")]
+        files = [[folder, "directory", "755", ""] for folder in (HOME, TREE, f"{HOME}/scratch")]
         files += [[f"{TREE}/{path}", "file", "755", text] for path, text in self.scenarios.tree.items()]
         for path, companion in {**self.companions, script.path: script}.items():
             files.append([f"{TREE}/{path}", "file", "755", self.text(companion)])
-        for entry in scenario.before:
-            files += self.entry(entry, words)
+        for entry in scenario.before or ():
+            files += self._entry(entry, words)
+        environment = self._environment(scenario, words, files)
         runs = {}
-        for name in sorted({step.split()[1] for step in scenario.steps if step != "look"}):
+        for name in scenario.runs():
             folder = f"{WORK}/run{name}"
-            variables = {**environment, **self.switches(folder), "PATH": f"{folder}/bin:{PATH}"}
+            variables = {**environment, **self._switches(folder), "PATH": f"{folder}/wrap:{folder}/bin:{PATH}"}
             runs[name] = {
                 "folder": folder,
                 "cwd": TREE,
-                "argv": self.argv(scenario, script, words),
-                "environment": {key: fill(value, words) for key, value in variables.items() if value is not None},
+                "argv": self._argv(scenario, script, words),
+                "environment": {key: fill(value, words) for key, value in variables.items() if value is not False},
             }
-            files += self.run_files(folder, name, scenario, words, trace if name == "1" else None)
+            if runs[name]["argv"] == ["python3", words["script"]]:
+                runs[name]["source"] = self.text(script)  # the driver forks: a new interpreter takes ten times as long
+            files += self._run_files(folder, name, scenario, words, trace if name == "1" else None)
         return {
+            "site": _harness("sitecustomize.py"),
             "root": HOME,
-            "lib": self.lib,
             "files": files,
             "runs": runs,
-            "clean": ["/home", "/tmp", *(run["folder"] for run in runs.values())],
+            "clean": ["/home", "/tmp", WORK],
+            "systems": ["/home", "/tmp", "/run", "/dev/shm", *(fill(mount.at, words) for mount in scenario.mounts)],
+            "keep": ["/home", WORK, "/tmp"] if self.keep else [],
             "steps": list(scenario.steps),
-            "seconds": self.seconds(scenario),
+            "seconds": self.scenarios.seconds,
             "limits": dict(sandbox.LIMITS),
         }
 
-    def library(self) -> list[list[str]]:
-        """The programs and helpers that all runs in a sandbox share."""
+    def _environment(
+        self, scenario: Scenario, words: Mapping[str, str], files: list[list[str]]
+    ) -> dict[str, str | bool]:
+        """The script's variables; False for one that is not set. Adds what poisoned ones name to ``files``."""
+        environment: dict[str, str | bool] = {"HOME": HOME, "USER": "ci", "LC_ALL": "C.UTF-8"}
+        environment |= self.scenarios.environment
+        for name, parts in self.chosen.items():
+            environment |= fill(self.scenarios.options[name].get("environment", {}), parts)
+        extra = {**(self.poison if scenario.poison else {}), **(self.define if scenario.define else {})}
+        for name, value in extra.items():
+            if name not in {*environment, *scenario.environment} and not _SPARED.fullmatch(name):
+                environment[name] = value
+                files += [[f"{value}/precious", "file", "644", name]] if value else []
+        return environment | {fill(name, words): value for name, value in scenario.environment.items()}
+
+    def _library(self) -> Iterator[list[str]]:
+        """The programs and helpers that all runs share."""
         texts = {
-            "stub.sh": self.harness["stub.sh"],
-            "wrap.sh": self.harness["wrap.sh"],
+            "stub.sh": _harness("stub.sh"),
+            "wrap.sh": _harness("wrap.sh"),
             "quiet.sh": "#!/bin/sh\nexit 0\n",
-            "sudo.sh": self.harness["sudo.sh"],
-            "python/sitecustomize.py": self.harness["sitecustomize.py"],
+            "python/sitecustomize.py": _harness("sitecustomize.py"),
             **{f"program.{name}": text for name, text in self.scenarios.programs.items()},
         }
-        wrapped = {name: kind for name, kind in self.scenarios.wrap.items() if "." not in name}
-        links = dict.fromkeys(("sudo", "doas"), "sudo.sh")
-        links |= {name: f"program.{name}" for name in self.scenarios.programs}
-        links |= {**dict.fromkeys(self.scenarios.quiet, "quiet.sh"), **dict.fromkeys(wrapped, "wrap.sh")}
-        return [
-            *([f"{WORK}/lib/{name}", "file", "755", text] for name, text in texts.items()),
-            *([f"{WORK}/lib/bin/{name}", "link", "", f"../{target}"] for name, target in links.items()),
-            *([f"{WORK}/lib/wrap/{name}", "file", "644", f"{kind}\n"] for name, kind in wrapped.items()),
-        ]
+        links = {name: f"program.{name}" for name in self.scenarios.programs}
+        links |= dict.fromkeys(self.scenarios.quiet, "quiet.sh")
+        folder = PurePosixPath(LIBRARY)
+        for path in (folder.parent, folder, *(folder / name for name in ("bin", "python", "kinds"))):
+            yield [str(path), "directory", "755", ""]
+        for name, text in texts.items():
+            yield [f"{LIBRARY}/{name}", "file", "755", text]
+        for name, target in links.items():
+            yield [f"{LIBRARY}/bin/{name}", "link", "", f"../{target}"]
+        for name, kind in self.scenarios.wrap.items():
+            yield [f"{LIBRARY}/kinds/{name}", "file", "644", f"{kind}\n"]
 
-    def switches(self, folder: str) -> dict[str, str]:
+    def _kinds(self, scenario: Scenario) -> frozenset[str]:
+        """The kinds of calls that a scenario looks at: only these calls are made by programs that report them."""
+        points = [step.split()[2] for step in scenario.steps if step.startswith("wait ")]
+        kinds = {*(key.rpartition(".")[2] for key in scenario.plan), *(point.split(".")[0] for point in points)}
+        every = {*self.scenarios.wrap.values(), "other"}
+        return frozenset(kinds | (every if scenario.expect.calls == "reference" else set()))
+
+    def _switches(self, folder: str) -> dict[str, str]:
         """The variables by which the harness gets into the script's own process."""
         inside = {"CI_PATCHER_RUN": folder}
-        if self.language == "py":
-            return {**inside, "PYTHONPATH": f"{WORK}/lib/python", "PYTHONDONTWRITEBYTECODE": "1"}
+        if self.language == "python":
+            return {**inside, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"{LIBRARY}/python"}
         return {**inside, "BASH_ENV": f"{folder}/prelude.sh"}
 
-    def argv(self, scenario: Scenario, script: Script, words: Mapping[str, str]) -> list[str]:
+    def _argv(self, scenario: Scenario, script: Script, words: Mapping[str, str]) -> list[str]:
         how = scenario.how or self.scenarios.files.get(script.path, "") or next(iter(self.scenarios.how))
         argv = [fill(word, words) for word in self.scenarios.how[how]]
-        if argv == [words["script"]] and not script.text.startswith("#!"):
-            argv.insert(0, "python3" if self.language == "py" else "bash")
+        if argv == [words["script"]] and (_USUAL.match(script.text) or not script.text.startswith("#!")):
+            argv.insert(0, "python3" if self.language == "python" else "bash")
         return argv
 
-    def entry(self, entry: Entry, words: Mapping[str, str]) -> list[list[str]]:
+    def _entry(self, entry: Entry, words: Mapping[str, str]) -> list[list[str]]:
         path = fill(entry.path, words)
         if entry.link:
             return [[path, "link", "", fill(entry.link, words)]]
@@ -289,113 +293,108 @@ class Stage:
         files = [[f"{path}/{name}", "file", "644", text] for name, text in tree.items() if name != "."]
         return [[path, "directory", tree.get(".", "755"), ""], *files]
 
-    def run_files(
+    def _run_files(
         self, folder: str, name: str, scenario: Scenario, words: Mapping[str, str], trace: Trace | None
-    ) -> list[list[str]]:
+    ) -> Iterator[list[str]]:
         """The control directory of one run."""
-        preludes = "\n".join(self.scenarios.preludes[name].get(self.language, "") for name in scenario.preludes)
+        preludes = [self.scenarios.preludes[name].get(self.language, "") for name in scenario.preludes]
         events = [f"{name} {kind}\n" for name, kind in self.scenarios.wrap.items() if "." in name]
-        shell = f"unset BASH_ENV\n{preludes}\n"
-        files = []
+        kinds = self._kinds(scenario) if trace is None else frozenset([*self.scenarios.wrap.values(), "other"])
+        if not kinds - {"build", *self.scenarios.wrap.values()}:
+            preludes.append(self.scenarios.later.get(self.language, ""))
+        prelude = "\n".join(preludes)
+        shell = f"unset BASH_ENV\nexport CI_PATCHER_PID=$$\n{prelude}\n"
         if trace is not None:
             at = {"script": words["script"], "lines": trace.lines, "point": trace.point}
             settings = {**at, "signal": trace.signal, "whom": trace.whom}
-            files.append([f"{folder}/trace.json", "file", "644", json.dumps(settings)])
-            shell += (
-                f"ci_patcher_script={words['script']}\nci_patcher_lines=' {' '.join(map(str, trace.lines))} '\n"
-                f"ci_patcher_point={trace.point}\nci_patcher_signal={trace.signal}\nci_patcher_whom={trace.whom}\n"
-                + self.harness["trace.sh"]
-            )
-        files += [
-            # A program finds its run by the name that it is called by.
-            [f"{folder}/bin", "link", "", f"{WORK}/lib/bin"],
-            [f"{folder}/at", "pipe", "600", ""],
-            [f"{folder}/go", "pipe", "600", ""],
-            [f"{folder}/log", "file", "644", ""],
-            [f"{folder}/path", "file", "644", f"{PATH}\n"],
-            # The first line is for all, the others are for Python.
-            [f"{folder}/watched", "file", "644", f"{fill(self.scenarios.root, words)}/\n{''.join(events)}"],
-            [f"{folder}/prelude.sh", "file", "644", shell],
-        ]
-        if preludes and self.language == "py":
-            files.append([f"{folder}/prelude.py", "file", "644", preludes])
-        for key, plans in {**({"guard": ("fail",)} if self.withheld else {}), **scenario.plan}.items():
+            yield [f"{folder}/trace.json", "file", "644", json.dumps(settings)]
+            settings["lines"] = f"' {' '.join(map(str, trace.lines))} '"
+            shell += "".join(f"ci_patcher_{key}={value}\n" for key, value in settings.items()) + _harness("trace.sh")
+        # A program finds its run by the name that it is called by.
+        yield [f"{folder}/bin", "link", "", f"{LIBRARY}/bin"]
+        for program, kind in self.scenarios.wrap.items():
+            if kind in kinds and "." not in program:
+                yield [f"{folder}/wrap/{program}", "link", "", f"{LIBRARY}/wrap.sh"]
+        yield [f"{folder}/at", "pipe", "600", ""]
+        yield [f"{folder}/go", "pipe", "600", ""]
+        yield [f"{folder}/log", "file", "644", ""]
+        # The first line is for all, the others are for Python.
+        yield [f"{folder}/watched", "file", "644", f"{fill(self.scenarios.root, words)}/\n{''.join(events)}"]
+        yield [f"{folder}/prelude.sh", "file", "644", shell]
+        if preludes and self.language == "python":
+            yield [f"{folder}/prelude.py", "file", "644", prelude]
+        for key, value in scenario.plan.items():
+            run, _, kind = key.rpartition(".")
+            if run not in {"", name}:
+                continue
+            plans = [value] if isinstance(value, str) else value
             for number, word in enumerate(plans, 1):
-                files.append([f"{folder}/plan/{key}.{number}", "file", "644", f"{word}\n"])
-            files.append([f"{folder}/plan/{key}", "file", "644", f"{plans[-1]}\n"])
+                yield [f"{folder}/plan/{kind}.{number}", "file", "644", f"{word}\n"]
+            yield [f"{folder}/plan/{kind}", "file", "644", f"{plans[-1]}\n"]
         for step in scenario.steps:
             verb, *rest = step.split()
             if verb == "wait" and rest[0] == name:
-                files.append([f"{folder}/arm/{rest[1]}", "file", "644", ""])
-        return files
+                yield [f"{folder}/arm/{rest[1]}", "file", "644", ""]
 
-    def play(self, events: Sequence[Event]) -> list[Result]:
+    def play(self, events: Sequence[Event]) -> list[Observation]:
         """Runs events one after another in one sandbox, emptied between them; one that has mounts runs alone."""
+        seconds = min(self.deadline - time.monotonic(), self.scenarios.seconds * len(events) + 15)
+        if seconds <= 0:
+            return [Observation(trouble=(OVERTIME,)) for _ in events]
         jobs = [self.job(*event) for event in events]
-        with tempfile.TemporaryDirectory(prefix="ci-patcher-") as folder:
-            binds = self.masks(Path(folder))
-            for event, job in zip(events, jobs, strict=True):
-                binds += self.binds(event, job, Path(folder))
-            # Compiled here, once: compiling it takes the sandbox's Python longer than running it. Nothing is ever
-            # unmarshalled on this side.
-            outcome = sandbox.run(
-                [sandbox.python(), "-I", "-S", "-c", _START],
-                stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + self.driver,
-                binds=binds,
-                seconds=self.scenarios.seconds * len(jobs) + 15,
-                output=OUTPUT * len(jobs),
-            )
-        lines = outcome.stdout.splitlines()
-        return [_result(lines[index] if index < len(lines) else b"", outcome) for index in range(len(jobs))]
+        binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self._binds(event, job)]
+        done = self.perform(jobs, binds, seconds)
+        if time.monotonic() > self.deadline:
+            done = dataclasses.replace(done, trouble=OVERTIME, stderr=b"")
+        told = [*done.stdout.splitlines(), *([b""] * len(jobs))]
+        seen = [observed(line, done) for line in told[: len(jobs)]]
+        if self.keep:
+            _keep(self.keep, events[0][0], seen[0].kept)
+        return seen
 
-    def masks(self, folder: Path) -> list[sandbox.Bind]:
-        """What lies over the machine's own engines, and over what has the name of a stub, wherever in the system."""
-        launch = folder / "launch.sh"
-        launch.write_text(self.harness["launch.sh"], encoding="utf8")
-        launch.chmod(0o755)
-        return [sandbox.Bind(launch, path, read_only=True) for path in _installed(*ENGINES, *self.scenarios.programs)]
+    def perform(
+        self, jobs: Sequence[dict[str, Any]], binds: Sequence[sandbox.Bind], seconds: float, *, drop: bool = True
+    ) -> sandbox.Completed:
+        """Has the driver lead the jobs, one after another, in one sandbox."""
+        masks = [[path, "mask", "755", _harness("launch.sh")] for path in self._masked()]
+        return sandbox.run(
+            [sandbox.python(), "-I", "-S", "-c", _START],
+            stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + _driver(),
+            binds=binds,
+            entries=[*self.library, [WORK, "directory", "777", ""], *masks],
+            seconds=seconds,
+            output=OUTPUT * len(jobs),
+            drop=drop,
+            stop=self.stop,
+        )
 
-    def binds(self, event: Event, job: dict[str, Any], folder: Path) -> list[sandbox.Bind]:
-        """Makes the directories that the sandbox mounts, and takes what lies in them out of the job."""
-        scenario, script, _ = event
-        words = self.words(scenario, script)
-        binds = []
-        for number, mount in enumerate(scenario.mounts):
-            source, at = folder / str(number), fill(mount.at, words)
-            source.mkdir(mode=0o755)
-            for file in [file for file in job["files"] if file[0] == at or file[0].startswith(f"{at}/")]:
-                job["files"].remove(file)
-                target = source / os.path.relpath(file[0], at)
-                if file[1] == "directory":
-                    target.mkdir(parents=True, exist_ok=True)
-                    target.chmod(int(file[2], 8))
-                else:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_text(file[3], encoding="utf8")
-            binds.append(sandbox.Bind(source, at, mount.read_only))
-        if self.keep is not None:
-            for name in ("home", "run", "tmp"):
-                kept = self.keep / re.sub(r"[^\w.-]+", "-", f"{scenario.row}-{scenario.name or 'unpatched'}") / name
-                kept.mkdir(parents=True, exist_ok=True)
-                binds.insert(0, sandbox.Bind(kept, f"/{name}"))
-        return binds
+    def _masked(self) -> tuple[str, ...]:
+        """The machine's own programs that a script must not reach, by whatever path."""
+        return installed(*self.scenarios.unreachable, *self.scenarios.programs)
 
-    def batches(self, events: Sequence[Event]) -> list[list[Event]]:
-        """The events in the groups that share a sandbox."""
-        groups: list[list[Event]] = [[]]
-        for event in events:
-            alone = bool(event[0].mounts) or self.keep is not None
-            if alone:
-                groups.insert(-1, [event])
-            else:
-                groups[-1].append(event)
-                if len(groups[-1]) == BATCH:
-                    groups.append([])
+    def _binds(self, event: Event, job: dict[str, Any]) -> Iterator[sandbox.Bind]:
+        """The file systems that the event mounts; what lies on them is taken out of the job."""
+        words = self.words(event[0], event[1])
+        for mount in event[0].mounts:
+            at = fill(mount.at, words)
+            inside = [file for file in job["files"] if f"{file[0]}/".startswith(f"{at}/")]
+            job["files"] = [file for file in job["files"] if file not in inside]
+            entries = [[path, kind, "666" if kind == "file" else mode, text] for path, kind, mode, text in inside]
+            # So that a script that may not rename what is mounted may still delete what lies in it.
+            folders = {str(PurePosixPath(entry[0]).parent) for entry in entries} - {at, str(PurePosixPath(at).parent)}
+            entries = [*([folder, "directory", "777", ""] for folder in sorted(folders)), *entries]
+            yield sandbox.Bind(Path(), at, mount.read_only, _MOUNTED, [one for one in entries if one[0] != at])
+
+    def batches(self, events: Sequence[Event], count: int) -> list[list[Event]]:
+        """The events in groups that share a sandbox: ``count`` of them, and one for each event that has it alone."""
+        alone = [event for event in events if event[0].mounts or self.keep]
+        together = [event for event in events if not (event[0].mounts or self.keep)]
+        groups = [*([event] for event in alone), *(together[number::count] for number in range(count))]
         return [group for group in groups if group]
 
 
 @cache
-def _installed(*names: str) -> tuple[str, ...]:
+def installed(*names: str) -> tuple[str, ...]:
     """The files of the system that a program of one of these names is, links followed."""
     folders = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
     found = {os.path.realpath(f"{folder}/{name}") for folder in folders for name in names}
@@ -403,52 +402,21 @@ def _installed(*names: str) -> tuple[str, ...]:
     return tuple(sorted(path for path in found if path.startswith(system) and os.path.isfile(path)))
 
 
-def _names(text: str) -> Iterator[str]:
-    """The variables that a script reads from its environment, as far as its text tells."""
-    for match in _READ.finditer(text):
-        yield match[1] or match[2] or match[3]
-
-
-def _listing(entries: Iterable[list[str]]) -> Listing:
-    return {path: (kind, mode, content) for path, kind, mode, content in entries}
-
-
-def _calls(log: str) -> tuple[tuple[str, ...], ...]:
-    words = log.split("\0")
-    calls, index = [], 0
-    while index < len(words) and words[index].isdigit():
-        count = int(words[index])
-        calls.append(tuple(words[index + 1 : index + 1 + count]))
-        index += 1 + count
-    return tuple(call for call in calls if call)
-
-
-def _result(line: bytes, outcome: sandbox.Outcome) -> Result:
-    """Reads what the driver wrote; a script may have tampered with it, so nothing in it is trusted to fit."""
+def observed(line: bytes, done: sandbox.Completed) -> Observation:
+    """Reads what the driver wrote. Where it wrote nothing that fits, that is the trouble."""
     try:
-        value = json.loads(line)
-        trouble = [what for what in (value["stopped"], *value["missed"]) if what]
-        return Result(
-            runs={
-                name: Run(
-                    pid=int(run["pid"]),
-                    status=run["status"],
-                    output=str(run["output"]),
-                    errors=str(run["errors"]),
-                    calls=_calls(run["log"]),
-                    exits=str(run["exits"]),
-                    points=tuple(run["points"].splitlines()),
-                    said=tuple(run["said"].splitlines()),
-                    aside=bool(run["aside"]),
-                )
-                for name, run in value["runs"].items()
-            },
-            before=_listing(value["before"]),
-            looks=tuple(_listing(entries) for entries in value["looks"]),
-            trouble=tuple(trouble),
-            scratch=_listing(value["scratch"]),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        lines = outcome.stderr.decode("utf8", "replace").strip().splitlines()
-        what = outcome.trouble or f"the sandbox ended with status {outcome.status}"
-        return Result({}, {}, (), (f"{what}{': ' if lines else ''}{' '.join(lines[-1:])}",))
+        return msgspec.json.decode(line, type=Observation)
+    except msgspec.MsgspecError:
+        said = done.stderr.decode("utf8", "replace").strip().splitlines()[-1:]
+        what = done.trouble or f"the sandbox ended with status {done.status}"
+        return Observation(trouble=(": ".join([what, *said]),))
+
+
+def _keep(folder: Path, scenario: Scenario, kept: Listing) -> None:
+    """Writes down what lay in the sandbox at the end: plain files only, with modes of our own."""
+    target = folder / re.sub(r"[^\w.-]+", "-", f"{scenario.row}-{scenario.name or 'unpatched'}")
+    for path, (kind, _, content) in kept.items():
+        place = target / path.removeprefix("/")
+        if kind == "file" and ".." not in place.parts:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(content, encoding="utf8", errors="surrogateescape")

@@ -1,34 +1,50 @@
 """The static review: what can be told of a result without running it.
 
-Each check takes texts and returns a Finding, so that each can be shown to fail.
+Each check takes texts and returns a Finding, so that each can be shown to fail. Programs that read the texts run in
+the sandbox.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sysconfig
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from patcher import lines
 from patcher.model import Finding, Script, Verdict
+from patcher.review import sandbox
 
 # Upstream's lint: test/lint/lint-shell.py and test/lint/lint-python.py.
-_SHELLCHECK = ["--external-sources", "--check-sourced", "--source-path=SCRIPTDIR", "--exclude=SC2162"]
-_RUFF = [
-    "check",
-    "--isolated",
-    "--no-cache",
-    "--select=B006,B008,E,F,PLE,W",
-    "--ignore=E501,E741",
-    "--output-format=json",
-]
-_SECONDS = 60
+SHELLCHECK = ("--external-sources", "--check-sourced", "--source-path=SCRIPTDIR", "--exclude=SC2162", "--format=json")
+_RUFF = ("check", "--isolated", "--no-cache", "--select=B006,B008,E,F,PLE,W", "--ignore=E501,E741")
+_VULTURE = """import sys
+sys.path.insert(0, "/ci-patcher")
+from vulture import Vulture
+for name in sys.argv[1:]:
+    found = Vulture()
+    found.scavenge([name])
+    for item in found.get_unused_code(min_confidence=100):
+        print(name, item.message)
+"""
+_SECONDS = 30
+_LIMITED = 'ulimit -v 1048576 && ulimit -t 60 && ulimit -f 32768 && cd /home && exec "$@"'  # KiB, seconds, blocks
+
+
+class _Message(msgspec.Struct):
+    """What a linter says; ShellCheck and ruff name the file differently."""
+
+    code: int | str | None
+    message: str
+    file: str = ""
+    filename: str = ""
 
 
 def _finding(check: str, problem: str, held: str = "", evidence: str = "") -> Finding:
@@ -39,6 +55,27 @@ def _not_run(check: str, why: str) -> Finding:
     return Finding(check, Verdict.NOT_RUN, why)
 
 
+def _run(argv: Sequence[str], scripts: Sequence[Script], bind: Path | None = None) -> sandbox.Completed | str:
+    """A program in the sandbox on scripts, which lie in the folders 0, 1, ...; or why it did not run.
+
+    ``bind`` is what it is, where that lies outside of the system; in the sandbox it is in /ci-patcher.
+    """
+    if why := sandbox.missing():
+        return why
+    # A CR at each line's end would be all that a linter sees, and bash does not read such a script.
+    texts = [script.text.replace("\r\n", "\n") for script in scripts]
+    entries = []
+    for number, (script, text) in enumerate(zip(scripts, texts, strict=True)):
+        entries += [[f"/home/{number}", "directory", "755", ""], [_place(number, script), "file", "644", text]]
+    binds = [sandbox.Bind(bind.resolve(), f"/ci-patcher/{bind.name}", read_only=True)] if bind else []
+    done = sandbox.run(["/bin/sh", "-c", _LIMITED, "sh", *argv], binds=binds, entries=entries, seconds=_SECONDS)
+    return done.trouble or done
+
+
+def _place(number: int, script: Script) -> str:
+    return f"/home/{number}/{Path(script.path).name}"
+
+
 def parses(result: Script, language: str) -> Finding:
     """Whether bash or the running Python reads the result."""
     if language == "python":
@@ -47,24 +84,15 @@ def parses(result: Script, language: str) -> Finding:
         except SyntaxError as error:
             return _finding("parses", f"compile: line {error.lineno}: {error.msg}")
         return _finding("parses", "", "compile")
-    bash = shutil.which("bash")
-    if bash is None:
-        return _not_run("parses", "bash is missing")
-    # In a file, since bash reads a pipe byte by byte.
-    with tempfile.TemporaryFile(prefix="ci-patcher-") as file:
-        # bash takes no CR LF, upstream's editors may: whoever runs such a file has the CRs taken out first.
-        file.write(result.data.replace(b"\r\n", b"\n"))
-        # The patterns that a script may switch on are grammar, and bash -n switches nothing on.
-        for patterns in ([], *([["-O", "extglob"]] if b"extglob" in result.data else [])):
-            file.seek(0)
-            done = subprocess.run(
-                [bash, "--norc", *patterns, "-n"], stdin=file, capture_output=True, check=False, env={"LC_ALL": "C"},
-                timeout=_SECONDS,
-            )  # fmt: skip
-            if not done.returncode:
-                break
-    problem = done.stderr.decode("utf8", "replace").strip().splitlines()
-    return _finding("parses", problem[0] if done.returncode and problem else "", "bash -n")
+    # The patterns that a script may switch on are grammar, and bash -n switches nothing on.
+    patterns = ["-O", "extglob"] if "extglob" in result.text else []
+    done = _run(["bash", "--norc", *patterns, "-n", _place(0, result)], [result])
+    if isinstance(done, str):
+        return _not_run("parses", done)
+    if not done.status:
+        return _finding("parses", "", "bash -n")
+    said = [*done.stderr.decode("utf8", "replace").strip().splitlines(), f"bash -n: status {done.status}"]
+    return _finding("parses", said[0]) if 0 < done.status < 126 else _not_run("parses", said[0])
 
 
 def one_build(before: int, after: int) -> Finding:
@@ -74,40 +102,8 @@ def one_build(before: int, after: int) -> Finding:
 
 
 def _lines(script: Script) -> list[str]:
-    """The lines with their ends, which are newlines only: a form feed ends none. A byte order mark, which stays in
-    front whatever is put in behind it, is of none."""
-    return [line for line in re.split(r"(?<=\n)", script.text.removeprefix("\ufeff")) if line]
-
-
-def changed_lines(
-    reference: Script, result: Script, builds: Sequence[int]
-) -> tuple[list[str], list[tuple[str, str]], int]:
-    """The lines of the reference that are gone without being a build's, the builds' lines before and after,
-    and how many lines were added. ``builds`` are offsets in the reference."""
-    old, new = _lines(reference), _lines(result)
-    wanted = {reference.text.count("\n", 0, offset) for offset in builds}
-    top = 0
-    while top < min(len(old), len(new)) and old[top] == new[top]:
-        top += 1
-    bottom = 0
-    while bottom < min(len(old), len(new)) - top and old[-1 - bottom] == new[-1 - bottom]:
-        bottom += 1
-    lost: list[str] = []
-    replaced: list[tuple[str, str]] = []
-    added = 0
-    middle = difflib.SequenceMatcher(None, old[top : len(old) - bottom], new[top : len(new) - bottom], autojunk=False)
-    for tag, i1, i2, j1, j2 in middle.get_opcodes():
-        if tag == "equal":
-            continue
-        added += j2 - j1
-        candidates = new[top + j1 : top + j2]
-        for i in range(top + i1, top + i2):
-            match = next((line for line in reversed(candidates) if _extends(line, old[i])), None)
-            if i in wanted and match:
-                replaced.append((old[i], match))
-            else:
-                lost.append(old[i].rstrip("\r\n"))
-    return lost, replaced, added
+    """The lines with their ends. A byte order mark stays in front of whatever is put in, so no line has it."""
+    return lines.split(script.text.removeprefix("\ufeff"))
 
 
 def _extends(new: str, old: str) -> bool:
@@ -117,11 +113,20 @@ def _extends(new: str, old: str) -> bool:
 
 
 def only_intended(reference: Script, result: Script, builds: Sequence[int]) -> Finding:
-    """Whether no line changed but the build command's."""
-    lost, replaced, added = changed_lines(reference, result, builds)
+    """Whether no line changed but the build command's. ``builds`` are offsets in the reference."""
+    wanted = {reference.text.count("\n", 0, offset) for offset in builds}
+    lost: list[str] = []
+    added = replaced = 0
+    for hunk in lines.hunks(_lines(reference), _lines(result)):
+        added += len(hunk.new)
+        for number, old in enumerate(hunk.old, hunk.old_at):
+            if number in wanted and any(_extends(new, old) for new in hunk.new):
+                replaced += 1
+            else:
+                lost.append(old.rstrip("\r\n"))
     problem = f"{len(lost)} other lines are changed, the first: {lost[0].strip()}" if lost else ""
     return _finding(
-        "only the intended lines", problem, f"{added} added, {len(replaced)} of them the build's", "\n".join(lost)
+        "only the intended lines", problem, f"{added} added, {replaced} of them the build's", "\n".join(lost)
     )
 
 
@@ -145,10 +150,10 @@ def reverse(reference: Script, reversed_: Script | None) -> Finding:
         return _finding("the reverse gives the original", "our block is not recognized in the result")
     if reversed_.data == reference.data:
         return _finding("the reverse gives the original", "")
-    lines = difflib.unified_diff(
+    shown = difflib.unified_diff(
         reference.text.splitlines(), reversed_.text.splitlines(), "original", "reverse", lineterm=""
     )
-    return _finding("the reverse gives the original", "the bytes differ", evidence="\n".join(list(lines)[:20]))
+    return _finding("the reverse gives the original", "the bytes differ", evidence="\n".join(list(shown)[:20]))
 
 
 def applies(refusal: str) -> Finding:
@@ -158,22 +163,18 @@ def applies(refusal: str) -> Finding:
 
 def linted(original: Script, result: Script, language: str) -> list[Finding]:
     """What upstream's linters find in the result that they did not find in the original."""
+    pair = (original, result)
     if language == "shell":
-        return [_compared("shellcheck", _shellcheck(original), _shellcheck(result))]
-    findings = [
-        _compared("ruff", _ruff(original), _ruff(result)),
-        _compared("vulture", _vulture(original), _vulture(result)),
-    ]
-    findings.append(_compared("encoding", _unencoded(original), _unencoded(result)))
-    return findings
+        return [_compared("shellcheck", _shellcheck(pair))]
+    unencoded = [_unencoded(script) for script in pair]
+    return [_compared("ruff", _ruff(pair)), _compared("vulture", _vulture(pair)), _compared("encoding", unencoded)]
 
 
-def _compared(check: str, before: Counter[str] | str, after: Counter[str] | str) -> Finding:
-    if isinstance(before, str) or isinstance(after, str):
-        return _not_run(check, before if isinstance(before, str) else str(after))
-    new = after - before
-    lines = sorted(new.elements())
-    return _finding(check, f"new: {lines[0]}" if lines else "", "nothing new", "\n".join(lines))
+def _compared(check: str, found: Sequence[Counter[str]] | str) -> Finding:
+    if isinstance(found, str):
+        return _not_run(check, found)
+    new = sorted((found[1] - found[0]).elements())
+    return _finding(check, f"new: {new[0]}" if new else "", "nothing new", "\n".join(new))
 
 
 def _program(name: str) -> str | None:
@@ -181,50 +182,45 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]))
 
 
-def _run(name: str, arguments: Sequence[str], script: Script) -> str | tuple[int, str]:
-    """The output of a linter on a script alone in a folder, or why it did not run."""
+def _messages(name: str, words: Sequence[str], pair: Sequence[Script]) -> list[Counter[str]] | str:
+    """What a linter says of each script, or why it says nothing."""
     program = _program(name)
     if program is None:
         return f"{name} is missing"
-    with tempfile.TemporaryDirectory(prefix="ci-patcher-") as folder:
-        file = Path(folder) / Path(script.path).name
-        file.write_bytes(script.data.replace(b"\r\n", b"\n"))  # a CR at each line's end would be all that it sees
-        try:
-            done = subprocess.run(
-                [program, *arguments, file.name], cwd=folder, capture_output=True, check=False, timeout=_SECONDS,
-                env={"PATH": os.environ.get("PATH", os.defpath), "HOME": folder, "LC_ALL": "C.UTF-8"},
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"{name} took more than {_SECONDS} s"
-    return done.returncode, done.stdout.decode("utf8", "replace") or done.stderr.decode("utf8", "replace")
-
-
-def _shellcheck(script: Script) -> Counter[str] | str:
-    shell = [] if script.text.lstrip("\ufeff").startswith("#!") else ["--shell=bash"]
-    done = _run("shellcheck", [*_SHELLCHECK, *shell, "--format=json"], script)
-    return done if isinstance(done, str) else _messages("shellcheck", done[1])
-
-
-def _messages(name: str, output: str) -> Counter[str] | str:
-    import json  # not for a run without linters
-
-    try:
-        found = json.loads(output)
-    except json.JSONDecodeError:
-        return f"{name} said: {output.strip()[:120]}"
-    return Counter(f"{'SC' if name == 'shellcheck' else ''}{entry['code']} {entry['message']}" for entry in found)
-
-
-def _ruff(script: Script) -> Counter[str] | str:
-    done = _run("ruff", _RUFF, script)
-    return done if isinstance(done, str) else _messages("ruff", done[1])
-
-
-def _vulture(script: Script) -> Counter[str] | str:
-    done = _run("vulture", ["--min-confidence=100"], script)
+    places = [_place(number, script) for number, script in enumerate(pair)]
+    done = _run([f"/ci-patcher/{name}", *words, *places], pair, Path(program).parent.resolve() / name)
     if isinstance(done, str):
-        return done
-    return Counter(line.split(": ", 1)[-1] for line in done[1].splitlines())
+        return f"{name}: {done}"
+    try:
+        found = msgspec.json.decode(done.stdout, type=list[_Message])
+    except msgspec.MsgspecError:
+        return f"{name} said: {(done.stdout or done.stderr).decode('utf8', 'replace').strip()[:120]}"
+    prefix = "SC" if name == "shellcheck" else ""
+    return [
+        Counter(f"{prefix}{one.code} {one.message}" for one in found if place in {one.file, one.filename})
+        for place in places
+    ]
+
+
+def _shellcheck(pair: Sequence[Script]) -> list[Counter[str]] | str:
+    shell = [] if pair[1].text.lstrip("\ufeff").startswith("#!") else ["--shell=bash"]
+    return _messages("shellcheck", [*SHELLCHECK, *shell], pair)
+
+
+def _ruff(pair: Sequence[Script]) -> list[Counter[str]] | str:
+    return _messages("ruff", [*_RUFF, "--output-format=json"], pair)
+
+
+def _vulture(pair: Sequence[Script]) -> list[Counter[str]] | str:
+    spec = importlib.util.find_spec("vulture")
+    if spec is None or not spec.origin:
+        return "vulture is missing"
+    places = [_place(number, script) for number, script in enumerate(pair)]
+    done = _run([sandbox.python(), "-I", "-S", "-c", _VULTURE, *places], pair, Path(spec.origin).parent)
+    if isinstance(done, str) or done.status not in {0, 1, 3}:
+        return f"vulture: {done if isinstance(done, str) else done.stderr.decode('utf8', 'replace').strip()[-120:]}"
+    said = [line.split(" ", 1) for line in done.stdout.decode("utf8", "replace").splitlines()]
+    return [Counter(message for name, message in said if name == place) for place in places]
 
 
 def _unencoded(script: Script) -> Counter[str]:

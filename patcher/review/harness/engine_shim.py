@@ -1,59 +1,54 @@
-"""Stands in for docker where a real engine is behind it: passes builds on, and answers all else as the stub does.
+"""Stands in for docker where a real engine is behind it: passes builds on and does nothing else, successfully.
 
-What the script would do to the engine beside its build (prune images, create volumes and networks, start
-containers) is only recorded. The build gets an image file, a tag and a label of the review's, so that what it leaves
-can be told from what is the user's; nothing is pulled and nothing pushed. ``<run>/engine.json`` holds the settings.
+A build gets the review's image file, tag and label: the file ``words`` of the run has them, one word on each line.
 """
 
 from __future__ import annotations
 
-import json
+import glob
 import os
 import signal
 import sys
+import time
 
-_BUILDS = {"buildx build", "buildx b", "image build", "builder build"}
-_REPLACED = ("--file", "-f", "--tag", "-t")
-_DROPPED = ("--push", "--pull")
+ENGINE = "/run/engine"  # as in patcher/review/engine.py
+REACHED = {"DOCKER_HOST": f"unix://{ENGINE}/docker.sock", "DOCKER_CONFIG": f"{ENGINE}/config"}
 
 
-def passed_on(words: list[str], settings: dict[str, object]) -> list[str]:
-    """The words of the build without its own file and tags, and with the review's."""
-    count = 1 if words[0] == "build" else 2
-    kept, left = list(words[:count]), list(words[count:])
-    kept += [str(word) for word in settings["words"]]  # type: ignore[attr-defined]
-    while left:
-        word = left.pop(0)
-        if word in _REPLACED:
-            del left[:1]
-        elif not word.startswith(("--file=", "--tag=", *_DROPPED)):
-            kept.append(word)
-    return kept
+def passed_on(words: list[str], ours: list[str]) -> list[str]:
+    """The words of a build without its tags, and ours: of two image files, docker takes the last one."""
+    tags = {"--tag", "-t"}
+    kept = [word for before, word in zip(["", *words], words, strict=False) if not {before, word} & tags]
+    return [*(word for word in kept if not word.startswith("--tag=")), *ours]
+
+
+def watch(run: str) -> None:
+    """Tells the driver as soon as the run's output has a word that it waits for; ends with the build."""
+    points = {os.path.basename(path).encode() for path in glob.glob(f"{run}/arm/*")}
+    while points and os.getppid() != 1:
+        for name in ("output", "errors"):  # docker reports a build on standard error, and a script may join the two
+            with open(f"{run}/{name}", "rb") as file:
+                for point in points & set(file.read().split()):
+                    points.remove(point)
+                    with open(f"{run}/at", "wb") as pipe:
+                        pipe.write(point + b"\n")
+        time.sleep(0.005)
 
 
 def main() -> None:
-    """Becomes docker for a build; else records the call and answers."""
-    run, name = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0]))), os.path.basename(sys.argv[0])
-    words = sys.argv[1:]
-    builds = name == "docker" and (words[:1] == ["build"] or " ".join(words[:2]) in _BUILDS)
-    call = ["build" if builds else "other", name, *words]
-    log = os.open(f"{run}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.write(log, "\0".join([str(len(call)), *call, ""]).encode("utf8", "surrogateescape"))
-    os.close(log)
-    if not builds:
-        if words[:1] == ["run"]:
-            print("container")
+    """Becomes docker for a build."""
+    run, name, words = os.path.dirname(os.path.dirname(sys.argv[0])), os.path.basename(sys.argv[0]), sys.argv[1:]
+    if name != "docker" or (words[:1] != ["build"] and words[:2] != ["buildx", "build"]):
         return
-    with open(f"{run}/engine.json", encoding="utf8") as file:
-        settings = json.load(file)
-    # Python ignores these, and what is ignored stays so in the program that takes this one's place.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    # Python ignores or catches these signals, and docker would inherit what is ignored.
+    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "BUILD"))}
-    # 0 would ask for the builder that BuildKit replaced, which knows no caches: that is the script's own choice.
-    if "DOCKER_BUILDKIT" in os.environ:
-        environment["DOCKER_BUILDKIT"] = os.environ["DOCKER_BUILDKIT"]
-    os.execve(settings["docker"], ["docker", *passed_on(words, settings)], {**environment, **settings["environment"]})
+    if os.fork() == 0:
+        watch(run)
+        return
+    with open(f"{run}/words", encoding="utf8") as file:
+        ours = file.read().splitlines()
+    os.execve(f"{ENGINE}/docker", ["docker", *passed_on(words, ours)], {**os.environ, **REACHED})
 
 
 if __name__ == "__main__":

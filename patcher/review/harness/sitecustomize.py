@@ -68,18 +68,22 @@ def _watch(kinds: dict[str, str], watched: str) -> None:
 
 
 # Computes without touching anything outside, in many lines, so a signal there is no different from one before it.
-PURE = ("<frozen importlib", "<frozen zipimport", "/re/", "/enum.py", "/fnmatch.py", "/functools.py")
+PURE = (
+    *("<frozen importlib", "<frozen zipimport", "<frozen os", "<frozen abc", "<frozen _collections_abc"),
+    *("/re/", "/enum.py", "/fnmatch.py", "/functools.py", "/warnings.py", "/contextlib.py", "/_weakrefset.py"),
+)
 
 
 def _trace(plan: dict[str, Any]) -> None:
     """Counts the lines that the block and what it calls run, and sends a signal before one of them.
 
-    A line counts once for each line of the block that it is run for.
+    A line of a library counts once, whichever line of the block it is run for: the programs that a block starts are
+    points of their own.
     """
     import signal
 
     script, lines, target = plan["script"], set(plan["lines"]), plan["point"]
-    seen: set[tuple[int, str, int]] = set()
+    seen: set[tuple[str, int]] = set()
     block: FrameType | None = None  # the frame that last ran a line of the block, and that line
     block_line = 0
 
@@ -90,8 +94,16 @@ def _trace(plan: dict[str, Any]) -> None:
             frame = frame.f_back
         return False
 
+    def lost(frame: FrameType | None) -> bool:
+        """Whether Python itself drops the KeyboardInterrupt of a signal here: in a ``__del__``."""
+        while frame is not None and frame.f_code.co_name != "__del__":
+            frame = frame.f_back
+        return frame is not None
+
     def strike() -> None:
+        nonlocal block
         sys.settrace(None)
+        block = None  # a frame keeps its files open, and locked, where the script goes on
         number = getattr(signal, f"SIG{plan['signal']}")
         if plan["whom"] == "group":
             os.killpg(0, number)
@@ -111,7 +123,7 @@ def _trace(plan: dict[str, Any]) -> None:
                     block, block_line = frame, frame.f_lineno
                 elif not within(frame):
                     block = None
-            if block is not None and (at := (block_line, name, frame.f_lineno)) not in seen:
+            if block is not None and not lost(frame) and (at := (name, frame.f_lineno)) not in seen:
                 seen.add(at)
                 if target == 0:
                     _append("points", f"line {len(seen)} {block_line}: {os.path.basename(name)}:{frame.f_lineno}\n")
@@ -122,7 +134,8 @@ def _trace(plan: dict[str, Any]) -> None:
     sys.settrace(line)
 
 
-if RUN and os.environ.get("CI_PATCHER_PID") == str(os.getpid()):
+if RUN and "CI_PATCHER_PID" not in os.environ:  # else a script that the script starts
+    os.environ["CI_PATCHER_PID"] = str(os.getpid())
     time.sleep = lambda _: None
     with open(f"{RUN}/watched", encoding="utf8") as _file:
         _watched, *_kinds = _file.read().splitlines()

@@ -1,19 +1,18 @@
 # Sourced by the programs that stand first in PATH of a run: what they report to the driver.
 # shellcheck shell=sh
-# A program is <run>/bin/<name>. <run> holds the log, the plan, the system's PATH and two pipes to the driver.
+# A program is <run>/bin/<name>. <run> holds the log, the plan and two pipes to the driver.
 run="${0%/*/*}"
 # shellcheck disable=SC2034 # for whoever starts a program that is to find the run's own ones
 own="$PATH"
-read -r PATH < "$run/path"
+PATH=/usr/local/bin:/usr/bin:/bin
 
 # record WORD...: one call, as its number of words and the words, each ended by a NUL.
 record() {
   printf '%s\0' "$#" "$@" >> "$run/log"
 }
 
-# say LINE: a line on standard error, and for the driver, which sees in what other place the script had it appear.
+# say LINE: a line on standard error.
 say() {
-  echo "$1" >> "$run/said"
   echo "$1" >&2
 }
 
@@ -23,8 +22,6 @@ next() {
   [ -e "$run/count.$1" ] && read -r n < "$run/count.$1"
   n=$((n + 1))
   echo "$n" > "$run/count.$1"
-  # Who tries so often tries for ever: the driver ends it.
-  [ "$n" -lt 50 ] || { echo endless > "$run/at"; read -r _ < "$run/go"; }
 }
 
 # stop POINT: waits for the driver where a step of the scenario waits for this point.
