@@ -44,11 +44,8 @@ class Commits:
     def stands(self, made: str, branch: str) -> bool:
         """Whether the commit of a branch differs from this one in nothing but the committer's date."""
         there = self.objects.get(branch, "commit", branch)
-        return there is not None and _but_committer(there[1]) == _but_committer(self.made[made][0])
-
-
-def _but_committer(commit: bytes) -> bytes:
-    return re.sub(rb"\ncommitter [^\n]*", b"", commit, count=1)
+        both = [self.made[made][0], there[1] if there else b""]
+        return len({re.sub(rb"\ncommitter [^\n]*", b"", content, count=1) for content in both}) == 1
 
 
 def create(commits: Commits, wanted: Mapping[str, str], force: bool) -> None:

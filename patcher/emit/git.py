@@ -37,9 +37,8 @@ def diff(pairs: Sequence[Pair]) -> bytes:
     return _diff(tuple(pairs))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # the review and the output ask for the same one
 def _diff(pairs: tuple[Pair, ...]) -> bytes:
-    """The same for the review and for the output: git is started once."""
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
         folder = Path(name)
         for old, new in pairs:

@@ -253,7 +253,12 @@ class _Runs:
 
 def _value(node: cst.CSTNode | None) -> str | None:
     """The value of a string, or None where it is none or the source does not tell it."""
-    value = node.evaluated_value if isinstance(node, cst.SimpleString | cst.ConcatenatedString) else None
+    if not isinstance(node, cst.SimpleString | cst.ConcatenatedString):
+        return None
+    try:
+        value = node.evaluated_value
+    except (SyntaxError, ValueError):  # such as "\\N{no name}"
+        return None
     return value if isinstance(value, str) else None
 
 

@@ -80,7 +80,9 @@ class _Layout:
         if node.is_missing and node.parent is not None:
             return self.error(node.parent.start_byte, f"unexpected end: {node.type!r} is missing for what begins here")
         signs = (child for child in node.children if not (child.is_named or child.type.isspace() or child.type == ";"))
-        return self.error(next(signs, node).start_byte, "unexpected text, or unexpected end of what begins here")
+        offset = next(signs, node).start_byte
+        offset += len(self.source[offset:]) - len(self.source[offset:].lstrip())
+        return self.error(offset, "unexpected text, or unexpected end of what begins here")
 
     def text(self) -> str:
         """The source with every construct replaced; the masks of constructs inside others come later."""
@@ -164,6 +166,8 @@ class _Builder:
             self._hidden(node)
 
     def _parsed(self, start: int, end: int) -> Any:
+        if not self.text[start:end].strip():  # `time` alone
+            raise self.layout.error(start, "a command is missing")
         try:
             return bashlex.parsesingle(self.text[start:end])  # type: ignore[no-untyped-call]
         except RecursionError:

@@ -124,9 +124,11 @@ class _Work:
             name = one.name if stage.keep else ""
             compared = Expect(calls="reference" if one.expect.calls == "reference" else "")
             event = replace(one, name=name, row=0, needs=0, keep=(), languages=(), expect=compared)
-            scripts = [stage.patched, *([stage.original] if _wants_reference(one) else [])]
-            self.keys.append([f"{script is stage.original} {event}" for script in scripts])
-            events |= {key: (event, script, None) for key, script in zip(self.keys[-1], scripts, strict=True)}
+            pair: list[Event] = [(event, stage.patched, None)]
+            if _wants_reference(one):
+                pair.append((stage.unpatched(event), stage.original, None))
+            self.keys.append([f"{script is stage.original} {event}" for event, script, _ in pair])
+            events |= dict(zip(self.keys[-1], pair, strict=True))
         names = {id(event): key for key, event in events.items()}
         every = list(events.values())
         parts = [every] if count else [every[at : at + _FEW] for at in range(0, len(every), _FEW)]

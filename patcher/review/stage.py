@@ -182,6 +182,14 @@ class Stage:
         words |= {**self.scenarios.words, **scenario.words}
         return words | (self.chosen[scenario.option] if scenario.option else {})
 
+    def unpatched(self, scenario: Scenario) -> Scenario:
+        """The scenario for the unpatched script, which knows nothing of what lies in ``root``: so more can share it."""
+        words = self.words(scenario, self.original)
+        root = fill(self.scenarios.root, words)
+        outside = [one for one in scenario.before or () if not fill(f"{one.path}/", words).startswith(f"{root}/")]
+        name = f"{scenario.name} unpatched" if self.keep else ""
+        return msgspec.structs.replace(scenario, name=name, before=tuple(outside), mounts=())
+
     def job(self, scenario: Scenario, script: Script, trace: Trace | None) -> dict[str, Any]:
         """What the driver is told (see ``harness/driver.py``)."""
         words = self.words(scenario, script)

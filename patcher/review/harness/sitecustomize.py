@@ -94,8 +94,16 @@ def _trace(plan: dict[str, Any]) -> None:
             frame = frame.f_back
         return False
 
+    def lost(frame: FrameType | None) -> bool:
+        """Whether Python itself drops the KeyboardInterrupt of a signal here: in a ``__del__``."""
+        while frame is not None and frame.f_code.co_name != "__del__":
+            frame = frame.f_back
+        return frame is not None
+
     def strike() -> None:
+        nonlocal block
         sys.settrace(None)
+        block = None  # a frame keeps its files open, and locked, where the script goes on
         number = getattr(signal, f"SIG{plan['signal']}")
         if plan["whom"] == "group":
             os.killpg(0, number)
@@ -115,7 +123,7 @@ def _trace(plan: dict[str, Any]) -> None:
                     block, block_line = frame, frame.f_lineno
                 elif not within(frame):
                     block = None
-            if block is not None and (at := (name, frame.f_lineno)) not in seen:
+            if block is not None and not lost(frame) and (at := (name, frame.f_lineno)) not in seen:
                 seen.add(at)
                 if target == 0:
                     _append("points", f"line {len(seen)} {block_line}: {os.path.basename(name)}:{frame.f_lineno}\n")
