@@ -19,6 +19,7 @@ import tree_sitter_bash
 
 from patcher.errors import InputError
 from patcher.model import Command, Name, Script, Statement, Syntax, Word
+from patcher.parse import limits
 
 _PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
 # One byte a character, so that the offsets of both parsers are those of the script.
@@ -48,6 +49,7 @@ class _Layout:
     """What tree-sitter tells: the text for bashlex, where commands begin, and the names."""
 
     def __init__(self, script: Script) -> None:
+        limits.check(script)
         self.script = script
         self.source = _NOT_PLAIN.sub(".", script.text.replace("\\\r\n", " \\\n").replace("\r\n", " \n"))
         self.starts: set[int] = set()  # of commands
@@ -59,15 +61,19 @@ class _Layout:
         root = _PARSER.parse(self.source.encode("ascii")).root_node
         if root.has_error:
             raise self._broken(root)
-        nodes = [(root, False)]
+        nodes = [(root, False, 0)]
         while nodes:
-            node, hidden = nodes.pop()
+            node, hidden, depth = nodes.pop()
+            if depth > limits.MOST_NESTED:
+                raise limits.refused(
+                    script, f"more than {limits.MOST_NESTED} constructs inside each other", node.start_byte
+                )
             inside = self._construct(node) or hidden
             if node.type in _COMMANDS and node.start_byte not in self.neutral:
                 self._command(node, hidden)
             elif node.type in {"special_variable_name", "variable_name"}:
                 self._name(node)
-            nodes += ((child, inside) for child in reversed(node.children))
+            nodes += ((child, inside, depth + 1) for child in reversed(node.children))
         self.chunks = list(_chunks(root))
 
     def error(self, offset: int, what: str) -> InputError:
@@ -80,7 +86,9 @@ class _Layout:
         if node.is_missing and node.parent is not None:
             return self.error(node.parent.start_byte, f"unexpected end: {node.type!r} is missing for what begins here")
         signs = (child for child in node.children if not (child.is_named or child.type.isspace() or child.type == ";"))
-        return self.error(next(signs, node).start_byte, "unexpected text, or unexpected end of what begins here")
+        offset = next(signs, node).start_byte
+        offset += len(self.source[offset:]) - len(self.source[offset:].lstrip())
+        return self.error(offset, "unexpected text, or unexpected end of what begins here")
 
     def text(self) -> str:
         """The source with every construct replaced; the masks of constructs inside others come later."""
@@ -164,6 +172,8 @@ class _Builder:
             self._hidden(node)
 
     def _parsed(self, start: int, end: int) -> Any:
+        if not self.text[start:end].strip():  # `time` alone
+            raise self.layout.error(start, "a command is missing")
         try:
             return bashlex.parsesingle(self.text[start:end])  # type: ignore[no-untyped-call]
         except RecursionError:
