@@ -248,7 +248,7 @@ def scenarios(
         return [Finding("scenarios", Verdict.NOT_RUN, "the recipe has none")]
     from patcher.review import behaviour  # not for a run without scenarios
 
-    loaded = behaviour.load_scenarios(recipe.folder, recipe.name)
+    loaded = behaviour.load_scenarios(recipe.folder)
     return list(
         behaviour.run(
             loaded,
@@ -287,5 +287,5 @@ def contract(recipe: Recipe) -> dict[int, str]:
         return {}
     from patcher.review import scenarios as read  # as above
 
-    loaded = read.load(recipe.folder, recipe.name)
+    loaded = read.load(recipe.folder)
     return {row: loaded.rows.get(row, "") for row in sorted({*loaded.rows, *(one.row for one in loaded.scenarios)})}

@@ -158,7 +158,7 @@ class Judge:
         def matches(top: str, patterns: Iterable[str]) -> bool:
             return any(fnmatch.fnmatchcase(top, fill(pattern, words)) for pattern in patterns)
 
-        others = [top for top in found if top not in named and not matches(top, scenario.keep or ())]
+        others = [top for top in found if top not in named and not matches(top, scenario.keep)]
         if [top for top in others if not matches(top, litter)]:
             return f"{self.place} holds what it must not"
         if most is not None and len(others) > most:
@@ -178,7 +178,7 @@ class Judge:
         words = self.stage.words(scenario, self.stage.patched)
         root = fill(self.scenarios.root, words)
         tables = [fill(table, words) for table in scenario.expect.leaves if isinstance(table, Mapping)]
-        named = {*fill(scenario.keep or (), words), *(path for table in tables for path in table)}
+        named = {*fill(scenario.keep, words), *(path for table in tables for path in table)}
         named |= {path.partition("/")[0] for path in _below(seen.before, root)}
         inside = re.compile(rf"({re.escape(root)}/)([^/,\s]+)")
 

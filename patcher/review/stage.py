@@ -186,7 +186,7 @@ class Stage:
         """The scenario for the unpatched script, which knows nothing of what lies in ``root``: so more can share it."""
         words = self.words(scenario, self.original)
         root = fill(self.scenarios.root, words)
-        outside = [one for one in scenario.before or () if not fill(f"{one.path}/", words).startswith(f"{root}/")]
+        outside = [one for one in scenario.before if not fill(f"{one.path}/", words).startswith(f"{root}/")]
         name = f"{scenario.name} unpatched" if self.keep else ""
         return msgspec.structs.replace(scenario, name=name, before=tuple(outside), mounts=())
 
@@ -197,7 +197,7 @@ class Stage:
         files += [[f"{TREE}/{path}", "file", "755", text] for path, text in self.scenarios.tree.items()]
         for path, companion in {**self.companions, script.path: script}.items():
             files.append([f"{TREE}/{path}", "file", "755", self.text(companion)])
-        for entry in scenario.before or ():
+        for entry in scenario.before:
             files += self._entry(entry, words)
         environment = self._environment(scenario, words, files)
         runs = {}
