@@ -41,13 +41,13 @@ def convert(value: object, kind: type[T], *, where: str, hint: str = "", decode:
 
     def problem() -> str:
         try:
-            msgspec.convert(value, kind, dec_hook=decode)
+            msgspec.convert(value, kind, str_keys=True, dec_hook=decode)
         except msgspec.ValidationError as error:
             return str(error)
         return ""
 
     try:
-        return msgspec.convert(value, kind, dec_hook=decode)
+        return msgspec.convert(value, kind, str_keys=True, dec_hook=decode)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `")
         key = _key(path.removeprefix("key` in `").removeprefix("$").removesuffix("`"), value, problem)

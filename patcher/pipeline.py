@@ -242,7 +242,7 @@ def scenarios(
         return [Finding("scenarios", Verdict.NOT_RUN, "the recipe has none")]
     from patcher.review import behaviour  # not for a run without scenarios
 
-    loaded = behaviour.load_scenarios(recipe.folder, recipe.name)
+    loaded = behaviour.load_scenarios(recipe.folder)
     run = partial(behaviour.run, loaded, found.reference, result or found.script, options=values)
     companions = named(source, found.script)
     return list(run(companions=companions, exhaustive=exhaustive, keep=keep, jobs=jobs, progress=progress))
@@ -268,5 +268,5 @@ def contract(recipe: Recipe) -> dict[int, str]:
         return {}
     from patcher.review import scenarios as read  # as above
 
-    loaded = read.load(recipe.folder, recipe.name)
+    loaded = read.load(recipe.folder)
     return {row: loaded.rows.get(row, "") for row in sorted({*loaded.rows, *(one.row for one in loaded.scenarios)})}

@@ -75,7 +75,7 @@ HOSTILE = {
 def scenarios(folder: Path, seconds: int) -> Scenarios:
     (folder / "scenarios.toml").write_text(RECIPE.replace("SECONDS", str(seconds)))
     (folder / "tool.sh").write_text(TOOL)
-    return behaviour.load_scenarios(folder, "hostile")
+    return behaviour.load_scenarios(folder)
 
 
 @needs_sandbox
@@ -213,7 +213,7 @@ from patcher.review import behaviour
 good = Script("a/script.sh", "#!/usr/bin/env bash\\ntool\\n")
 held = "trap '' HUP TERM\\nsetsid /bin/sleep {0} & /bin/sleep {0}\\n"
 bad = Script("a/script.sh", "#!/usr/bin/env bash\\ntool\\n" + held.format(sys.argv[2]))
-behaviour.run(behaviour.load_scenarios(Path(sys.argv[1]), "hostile"), good, bad, options={})
+behaviour.run(behaviour.load_scenarios(Path(sys.argv[1])), good, bad, options={})
 """
 
 
