@@ -190,6 +190,10 @@ class Verdict(StrEnum):
     NOT_RUN = "not run"
 
 
+# The detail of a scenario that held because a script gives no occasion for it.
+ABSENT = "does not arise in this script"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one check of the review found.
@@ -424,7 +428,7 @@ class Patch:
     """A recipe applied to a source: what is changed in which file, and what the review found.
 
     ``pairs`` are the files before and after, empty where there is nothing to do. ``findings`` are those of
-    the static review, then those of the scenarios.
+    the static review, then those of the scenarios. ``reverse`` says that the recipe is taken out again.
     """
 
     source: Source
@@ -433,7 +437,8 @@ class Patch:
     plan: Plan
     pairs: tuple[tuple[Script, Script], ...]
     findings: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    reverse: bool = False
 
     @property
     def broken(self) -> tuple[Finding, ...]:
@@ -470,13 +475,17 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options."""
+    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options.
+
+    ``place`` says where the patch is: ``patch_file``, the branch ``created`` or the ``patch`` itself.
+    """
 
     target: Target
     change: Patch | None = None
     error: CiPatcherError | None = None
     strict: bool = False
     check: bool = False
+    place: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def result(self) -> Result:

@@ -169,7 +169,7 @@ def change(
     pairs = [(found.script, result)] if result.text != found.script.text else []
     if not reverse:
         pairs += _companions(source, recipe, found)
-    done = Patch(source, recipe, values, found, tuple(pairs))
+    done = Patch(source, recipe, values, found, tuple(pairs), reverse=reverse)
     if not pairs:
         return done
     findings = _static(done, result, reverse, verify)
