@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patcher import anchors, inject, sources, takeout
 from patcher.emit import git
-from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
+from patcher.errors import InputError, NoBuildError, RefusedError
 from patcher.layout import without_comments
 from patcher.model import Anchor, Finding, Patch, Plan, Recipe, Script, Source, State, Syntax, Verdict
 from patcher.review import static
@@ -138,14 +138,6 @@ def advice(source: Source, recipe: Recipe, plan: Plan) -> list[str]:
     hook = recipe.advice.get("hook", ()) if plan.state is State.HOOK else ()
     there = [note for note in recipe.notes if note.path in sources.listing(source, note.path.rpartition("/")[0])]
     return [*recipe.advice.get("about", ()), *hook, *recipe.advice.get("patch", ()), *(note.text for note in there)]
-
-
-def state(source: Source, recipe: Recipe, values: Mapping[str, str]) -> tuple[Plan | None, CiPatcherError | None]:
-    """For `inspect`: the plan, or what stands in its way. Raises InputError where a file cannot be read."""
-    try:
-        return examine(source, recipe, values), None
-    except RefusedError as error:
-        return None, error
 
 
 def change(

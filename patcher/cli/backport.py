@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -74,45 +74,28 @@ def backport(
             say(left_out, err=True)
         if to_stdout and wanted.form == "diff" and len(targets) > 1:
             raise UsageError("on stdout the diffs of several branches cannot be told apart", hint="Give -o DIR.")
-        count = counter("branches")
         options = {"reverse": wanted.reverse, "verify": not wanted.no_verify, "strict": wanted.strict, "check": check}
-        with (
-            closing(core.run(objects, targets, recipe, values, **options)) as work,
-            _reported(len(targets)) as outcomes,
-        ):
-            for outcome in work:
-                outcomes.append(_emitted(outcome, wanted, to_stdout))
-                if not to_stdout:
-                    count(len(outcomes), len(targets))
+        with _reported(len(targets)) as outcomes:
+            with closing(core.run(objects, targets, recipe, values, **options)) as work:
+                _emit(work, outcomes, len(targets), wanted, to_stdout)
             if prefix:
-                created = Branches(objects, prefix, wanted.message, wanted.author, wanted.date)
-                outcomes[:] = [created.add(outcome) for outcome in outcomes]
-                created.create(force)
+                branches = Branches(objects, prefix, wanted.message, wanted.author, wanted.date)
+                outcomes[:] = [branches.add(outcome) for outcome in outcomes]
+                branches.create(force)
         texts: dict[str, str] = {}
         if pr_body:
             about = (wanted.github_pull, default_branch(objects), _again(recipe, values), pipeline.contract(recipe))
             texts["pull_request"] = pull_request.body(outcomes, *about)
-    if wanted.form == "html" and not check:
-        texts["page"] = wanted.page(outcomes, recipe, values).decode("utf8")
+        if wanted.form == "html" and not check:
+            texts["page"] = wanted.page(outcomes, recipe, values).decode("utf8")
     _report(outcomes, err=busy)
-    patched = [outcome for outcome in outcomes if outcome.result is Result.PATCHED]
-    if to_stdout and "page" not in texts and patched[1:]:
+    if to_stdout and not texts and sum(outcome.result is Result.PATCHED for outcome in outcomes) > 1:
         say("Each patch is for its own branch, not all for one git am: -o DIR writes files", err=True)
+    written = _write_texts(texts, wanted.output, as_json)
     if as_json:
         data = {"recipe": recipe.name, "options": dict(values), "status": core.status(outcomes)}
         say_json(data | {"branches": [pull_request.data(outcome) for outcome in outcomes]} | texts)
-    written = [outcome.place["patch_file"] for outcome in outcomes if "patch_file" in outcome.place]
-    for name, text in texts.items():
-        if wanted.output:
-            write(wanted.output / _FILES[name], text.encode("utf8"))
-            written.append(_FILES[name])
-        elif not as_json:
-            write_out(text.encode("utf8"), paged=False)
-    for file in written:
-        say(f"{wanted.output}/{file}", err=busy)
-    for outcome in outcomes:
-        if "created" in outcome.place:
-            say(f"branch {outcome.place['created']}", err=busy)
+    _say_places(outcomes, written, wanted.output, err=busy)
     if any(outcome.result is Result.NEEDED for outcome in outcomes):
         say(f"Next: {this_call('--check')}", err=True)
     return core.status(outcomes)
@@ -154,6 +137,15 @@ def _reported(of: int) -> Iterator[list[Outcome]]:
         raise
 
 
+def _emit(work: Iterable[Outcome], outcomes: list[Outcome], of: int, wanted: Wanted, to_stdout: bool) -> None:
+    """Emit the patches as they are made, and add their outcomes to the list."""
+    count = counter("branches")
+    for outcome in work:
+        outcomes.append(_emitted(outcome, wanted, to_stdout))
+        if not to_stdout:
+            count(len(outcomes), of)
+
+
 def _emitted(outcome: Outcome, wanted: Wanted, to_stdout: bool) -> Outcome:
     """The outcome with the place of its patch. Where git makes no patch of it, that becomes its error."""
     if outcome.change is None or outcome.result is not Result.PATCHED or wanted.form == "html":
@@ -189,6 +181,26 @@ def _report(outcomes: Sequence[Outcome], *, err: bool) -> None:
             say("\n".join(f"  {line}" for line in report.review(done)), err=True)
     if outcomes:
         say(pull_request.table([pull_request.row(outcome) for outcome in outcomes]), err=err)
+
+
+def _write_texts(texts: Mapping[str, str], output: Path | None, as_json: bool) -> list[str]:
+    """Emit the texts for all branches together, which are in the JSON else. The names of the files below -o."""
+    for name, text in texts.items():
+        if output:
+            write(output / _FILES[name], text.encode("utf8"))
+        elif not as_json:
+            write_out(text.encode("utf8"), paged=False)
+    return [_FILES[name] for name in texts] if output else []
+
+
+def _say_places(outcomes: Sequence[Outcome], written: Sequence[str], output: Path | None, *, err: bool) -> None:
+    """Print which files and branches were made."""
+    patches = [outcome.place["patch_file"] for outcome in outcomes if "patch_file" in outcome.place]
+    for file in [*patches, *written]:
+        say(f"{output}/{file}", err=err)
+    for outcome in outcomes:
+        if "created" in outcome.place:
+            say(f"branch {outcome.place['created']}", err=err)
 
 
 def _again(recipe: Recipe, values: Mapping[str, str]) -> list[str]:

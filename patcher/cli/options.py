@@ -234,8 +234,6 @@ def write(path: Path, content: bytes) -> None:
         try:
             with open(beside, "xb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)

@@ -132,7 +132,7 @@ def kept(plan: Plan, values: Mapping[str, str]) -> list[str]:
 def data(done: Patch) -> dict[str, Any]:
     """The change and its review as data."""
     return place(done.plan) | {
-        "build": done.plan.where if done.plan.anchor else None,
+        "build": done.plan.where,
         "recipe": done.recipe.name,
         "options": dict(done.values),
         "changed": [new.path for _, new in done.pairs],
