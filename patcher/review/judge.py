@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 
-from patcher.model import Finding, Verdict
+from patcher.model import ABSENT, Finding, Verdict
 from patcher.review.scenarios import Scenario, fill, pattern
 from patcher.review.stage import Listing, Observation, Run, Stage, below
 
@@ -53,7 +53,7 @@ class Judge:
     def judge(self, scenario: Scenario, seen: Observation, reference: Observation | None) -> Finding:
         """The finding of one scenario."""
         if scenario.needs and reference and not self._arises(scenario, reference):
-            return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
+            return Finding(scenario.name, Verdict.HELD, ABSENT, scenario.row)
         if problems := self.problems(scenario, seen, reference):
             evidence = self.story(scenario, seen, reference or self.plain)
             return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)
