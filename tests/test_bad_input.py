@@ -99,7 +99,7 @@ ROWS = [
     Row("a binary without a NUL", tree(b"docker build\n" + bytes(range(1, 256))), 4, SCRIPT + ":3:"),
     Row("a NUL byte", tree(b"#!/bin/bash\ndocker \0build .\n"), 4, SCRIPT + ":2:8: a NUL byte", ""),
     Row("20 MB", tree(b"docker build .\n" * 1400000), 4, SCRIPT + ": 21,000,000 bytes", ""),
-    Row("cut off in a quote", tree(b"docker build .\necho 'cut"), 4, SCRIPT + ":2:5: unexpected", "bash -n"),
+    Row("cut off in a quote", tree(b"docker build .\necho 'cut"), 4, SCRIPT + ":2:6: unexpected", "bash -n"),
     Row("cut off in double quotes", tree(b'docker build "cut\n'), 4, SCRIPT + ":1:14: unexpected", "bash -n"),
     Row("cut off in a here-document", tree(b"docker build - << E\nFROM\n"), 4, SCRIPT + ":1:16: "),
     Row("cut off in an if", tree(b"if true; then\n  docker build .\n"), 4, SCRIPT + ":"),
