@@ -338,7 +338,6 @@ class Plan:
     anchor: Anchor
     reference: Script
     result: Script
-    edits: tuple[Edit, ...] = ()
     foreign: Foreign | None = None
     values: Mapping[str, str] | None = None
 

@@ -63,10 +63,9 @@ def planned(syntax: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
 
 
 def _put_in(plan: Plan, bare: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
-    """The plan with its edits and result: ``bare`` is the syntax of its reference."""
+    """The plan with its result: ``bare`` is the syntax of its reference."""
     anchor = plan.anchor if bare is plan.syntax else anchors.find(recipe.anchor, bare)
-    edits = inject.insertion(bare, recipe, values, anchor)
-    return replace(plan, edits=edits, result=bare.script.edited(edits))
+    return replace(plan, result=bare.script.edited(inject.insertion(bare, recipe, values, anchor)))
 
 
 def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
