@@ -142,14 +142,14 @@ class Syntax:
             yield self.statements[index]
             index = self.statements[index].parent
 
-    def around(self, indices: Sequence[int]) -> Statement:
+    def around(self, indices: Sequence[int]) -> Statement | None:
         """The innermost statement that begins its line and stands before or around all statements of the indices."""
         chains = [list(self.chain(index)) for index in indices]
         bodies = [{statement.body for statement in chain} for chain in chains]
         for statement in chains[0]:
             if all(statement.body in others for others in bodies) and statement.begins_line(self.script.text):
                 return statement
-        return chains[0][-1]
+        return None
 
 
 @dataclass(frozen=True, slots=True)
