@@ -307,7 +307,7 @@ def test_no_docker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 REFUSED = {
     "no image": (["--engine", "docker"], "--engine docker needs --base-image"),
     "a stub": (["--base-image", "busybox"], "--base-image is for --engine docker"),
-    "everywhere": (["--engine", "docker", "--base-image", "busybox", "--exhaustive"], "--exhaustive needs points"),
+    "everywhere": (["--engine", "docker", "--base-image", "busybox", "--exhaustive"], "--exhaustive needs the stub"),
 }
 
 

@@ -67,7 +67,7 @@ class Case(data.Table, frozen=True):
     unset: tuple[str, ...] = ()
     words: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     cached: int | None = None
-    index: tuple[str, str] | None = None
+    index: str | None = None
     room: int = 0
     plans: tuple[str, ...] = ("ok",)
     fails: tuple[int, ...] = ()
@@ -243,9 +243,8 @@ class Bench:
         place.mkdir()
         if case.cached != 0:
             shutil.copytree(self.seed, place / name)
-        if case.index:
-            index = re.sub(*case.index, (self.seed / "index.json").read_text(encoding="utf8"), count=1)
-            (place / name / "index.json").write_text(index, encoding="utf8")
+        if case.index is not None:
+            (place / name / "index.json").write_text(case.index, encoding="utf8")
         job, binds = self.job(case, scenario, key), self.binds(case, place, root)
         started = time.monotonic()
         done = self.stage.perform([job], binds, SECONDS + PATIENCE, drop=False)
@@ -269,8 +268,9 @@ class Bench:
         image = IMAGE.format(base=self.base, nonce=f"{self.run}-{key if case.cached is None else 'shared'}")
         for name, run in job["runs"].items():
             run["environment"] = {key: text for key, text in run["environment"].items() if key not in case.unset}
-            plan = self.cases.plans[case.plans[min(int(name), len(case.plans)) - 1]]
+            plan = case.plans[min(int(name), len(case.plans)) - 1]
             ours = [f"--file={run['folder']}/image/file", f"--tag={self.run}-{key}-{name}"]
+            plan = self.cases.plans.get(plan, plan)
             ours += [f"--label={LABEL}={self.run}", f"--build-arg=CI_PATCHER_PLAN={plan}", "--progress=plain"]
             texts = {"words": "\n".join(ours), "image/file": image, "image/file.dockerignore": self.ignore}
             job["files"] += [[f"{run['folder']}/{path}", "file", "644", text] for path, text in texts.items()]
