@@ -67,7 +67,7 @@ class Judge:
         if not seen.looks:
             return list(seen.trouble) or ["there is no result"]
         problems = list(seen.trouble)
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         for name, run in seen.runs.items():
             same = reference.runs.get(name) if reference else None
             problems += self._run(scenario, name, run, same, words)
@@ -132,7 +132,7 @@ class Judge:
 
     def _leaves(self, scenario: Scenario, listing: Listing, wanted: _Tables, *, look: bool) -> str:
         """What is wrong with ``root``, or nothing: it must be as one of ``wanted``, at a step ``look`` with litter."""
-        expect, words = scenario.expect, self.stage.words(scenario, self.stage.patched)
+        expect, words = scenario.expect, self.stage.words(scenario)
         alternatives = fill(wanted, words)
         named = {path for table in alternatives for path in table}
         inside = below(listing, fill(self.scenarios.root, words))
@@ -158,7 +158,7 @@ class Judge:
 
         Without one the text is the same on every run: ``…`` stands for an entry of the tree that nothing has named.
         """
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         root = fill(self.scenarios.root, words)
         tables = [fill(table, words) for table in scenario.expect.leaves if isinstance(table, Mapping)]
         named = {*fill(scenario.keep, words), *(path for table in tables for path in table)}
