@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 
-from patcher.model import Finding, Verdict
+from patcher.model import ABSENT, Finding, Verdict
 from patcher.review.scenarios import Scenario, fill, pattern
 from patcher.review.stage import Listing, Observation, Run, Stage, below
 
@@ -56,7 +56,7 @@ class Judge:
         if scenario.needs and reference:
             runs = reference.runs.values()
             if not runs or any(run.status != 0 or len(run.tagged()) < scenario.needs for run in runs):
-                return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
+                return Finding(scenario.name, Verdict.HELD, ABSENT, scenario.row)
         if problems := self.problems(scenario, seen, reference):
             evidence = self.story(scenario, seen, reference or self.plain)
             return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)
