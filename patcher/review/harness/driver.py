@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from patcher.review.harness.tools import become, dumps, empty, inodes, limit, look, place, prepare, read, seal, tail
+    from patcher.review.harness.tools import become, dumps, empty, inodes, limit, look, place, prepare, read, seal
 
     jobs: list[dict[str, Any]]
 
@@ -105,7 +105,7 @@ class Session:
         os.close(self.point)
         os.close(self.go)
         sizes = {"output": 16_000, "errors": 16_000, "log": 100_000, "exits": 1000, "points": 100_000}
-        texts = {name: tail(f"{self.folder}/{name}", size) for name, size in sizes.items()}
+        texts = {name: read(f"{self.folder}/{name}", size) for name, size in sizes.items()}
         return {"pid": self.pid, "status": self.status, **texts}
 
     def release(self) -> None:
@@ -118,10 +118,10 @@ class Session:
 class Job:
     """The runs of one scenario and the steps that lead them."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], wakeup: int) -> None:
         for entry in job["files"]:
             place(*entry)
-        self.job = job
+        self.job, self.wakeup = job, wakeup
         self.counted = 0.0
         self.deadline = time.monotonic() + job["seconds"]
         self.runs = {name: Session(spec) for name, spec in job["runs"].items()}
@@ -196,10 +196,10 @@ class Job:
 
     def strike(self, run: Session, whom: str, name: str) -> None:
         """Sends a signal, and waits until the script itself has taken it where it went to the script alone."""
-        number = getattr(signal, f"SIG{name}")
+        self.settle(run)
         if run.status is not None:
             return
-        self.settle(run)
+        number = getattr(signal, f"SIG{name}")
         if whom == "group":
             os.killpg(run.pid, number)
             run.at = run.at if name != "KILL" else ""
@@ -217,10 +217,11 @@ class Job:
     def dead(self, run: Session) -> None:
         """Waits for the script itself, while whatever it started still waits."""
         patience = time.monotonic() + 3
-        while run.status is None and time.monotonic() < patience:
+        while run.status is None:
+            if time.monotonic() > patience:
+                self.missed.append("the script had not ended at once")
+                return
             self.pump(0.02)
-        if run.status is None:
-            self.missed.append("the script had not ended at once")
 
     def step(self, verb: str, words: list[str]) -> None:
         """One step of the scenario."""
@@ -244,8 +245,6 @@ class Job:
     def play(self) -> dict[str, Any]:
         """Goes through the steps, ends what is left of the scenario and returns its result."""
         before = look(self.job["root"])
-        self.wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
             for step in self.job["steps"]:
                 verb, *words = step.split()
@@ -263,10 +262,6 @@ class Job:
                     os.kill(-1, signal.SIGKILL)
                 except OSError:
                     pass
-        finally:
-            signal.set_wakeup_fd(-1)
-            os.close(self.wakeup)
-            os.close(write)
         return {
             "trouble": self.missed,
             "before": before,
@@ -280,6 +275,8 @@ def main() -> None:
     """Runs the jobs, one after another, each in an empty sandbox."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     os.umask(0o022)
     seal(True)
     limit(jobs[0]["limits"])
@@ -293,7 +290,7 @@ def main() -> None:
                 if source not in prepared:
                     prepared[source] = prepare(spec["argv"][1], source, job["site"])
                 spec["code"] = prepared[source]
-        sys.stdout.write(dumps(Job(job).play()) + "\n")
+        sys.stdout.write(dumps(Job(job, wakeup).play()) + "\n")
         sys.stdout.flush()
 
 
