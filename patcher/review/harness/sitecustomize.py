@@ -96,7 +96,7 @@ def _trace(plan: dict[str, Any]) -> None:
     block: FrameType | None = None  # the frame that last ran a line of the block, and that line
     block_line = 0
 
-    def callers(frame: FrameType | None) -> Iterator[FrameType | None]:
+    def callers(frame: FrameType | None) -> Iterator[FrameType]:
         """A frame and those that wait for it."""
         while frame is not None:
             yield frame
@@ -119,7 +119,7 @@ def _trace(plan: dict[str, Any]) -> None:
             if name == script:
                 if frame.f_lineno in lines and frame.f_code.co_name != "<module>":
                     block, block_line = frame, frame.f_lineno
-                elif block not in callers(frame):
+                elif block and block not in callers(frame):
                     block = None
             at = (name, frame.f_lineno)
             # In a __del__, Python itself drops the KeyboardInterrupt of a signal.
