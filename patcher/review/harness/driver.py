@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-# ruff: noqa: F821, SIM105
+# ruff: noqa: F821, N818, SIM105
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -30,11 +30,11 @@ MEMORY = 1 << 30  # bytes in use by all of them
 INODES = 20_000  # on the sandbox's own file systems
 
 
-class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of this program
+class Stop(Exception):
     """The scenario cannot go on; the argument says why."""
 
 
-class Become(Exception):  # noqa: N818 - as above
+class Become(Exception):
     """In a child of the driver: it goes on as the Python script of this specification."""
 
 
@@ -130,17 +130,14 @@ class Job:
 
     def pump(self, seconds: float) -> None:
         """Takes in ended processes and reported points; waits up to ``seconds`` for one."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            seconds = 0
-            for run in self.runs.values():
-                if run.pid == pid:
-                    run.status = os.waitstatus_to_exitcode(status)
+        try:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                seconds = 0
+                for run in self.runs.values():
+                    if run.pid == ended[0]:
+                        run.status = os.waitstatus_to_exitcode(ended[1])
+        except ChildProcessError:
+            pass
         points = {run.point: run for run in self.runs.values() if run.pid}
         for descriptor in select.select([*points, self.wakeup], [], [], seconds)[0]:
             said = os.read(descriptor, 4096)
