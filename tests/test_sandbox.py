@@ -98,7 +98,7 @@ def test_hostile(tmp_path: Path, body: str, said: str) -> None:
     precious.write_text("precious")
     try:
         before, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        some = scenarios(tmp_path, 1 if said in {ENDLESS, ""} else 2)
+        some = scenarios(tmp_path, 1 if said in {ENDLESS, ""} else 9)
         (finding,) = behaviour.run(some, GOOD, script(body), options={})
         assert finding.verdict is Verdict.BROKEN, finding
         assert said in finding.detail, finding
