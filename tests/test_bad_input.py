@@ -265,13 +265,16 @@ def test_a_full_disk_behind_stdout(tmp_path: Path) -> None:
 
 def test_stdout_closed_early(tmp_path: Path) -> None:
     script(tmp_path, BUILD + b"# " + b"x" * 80 + b"\n")
-    for arguments in (["patch", "--no-verify", *WHO], ["patch", "--no-verify", "--json"], ["inspect"], ["recipes"]):
+    for arguments in (
+        ["patch", tmp_path, "--no-verify", *WHO],
+        ["patch", tmp_path, "--no-verify", "--json"],
+        ["inspect", tmp_path],
+        ["recipes"],
+        ["backport", "--repo", repository(tmp_path / "clone"), "main", "--no-verify", *WHO],
+    ):
         reader, writer = os.pipe()
         os.close(reader)
-        folder = [] if arguments == ["recipes"] else [tmp_path]
-        done = subprocess.run(
-            command(*arguments, *folder), stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
-        )
+        done = subprocess.run(command(*arguments), stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
         os.close(writer)
         assert (done.returncode, b"roken" in done.stderr, b"Traceback" in done.stderr) == (0, False, False), done.stderr
 

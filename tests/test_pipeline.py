@@ -42,7 +42,6 @@ def test_a_script_that_does_not_speak_of_a_build(tmp_path: Path, text: str) -> N
 
 
 SAID = {
-    "a string for bash": ("true\nbash -c '|docker build .'\n", ".sh"),
     "a string that is evaluated": ('X="|docker build --tag=$T ."\neval "$X"\n', ".sh"),
     "behind a program that is not known": ("travis_retry |docker build .\n", ".sh"),
     "behind a program with options": ("systemd-run --scope |docker --context=a buildx build .\n", ".sh"),

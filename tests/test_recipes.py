@@ -262,7 +262,7 @@ def test_words_that_break_the_build_do_not_pass_the_review(change: str, tmp_path
     path = "x.py" if "python" in change else "x.sh"
     recipe = made(tmp_path, change, files=path)
     (tmp_path / "x.sh").write_text("docker build --tag a .\n")
-    (tmp_path / "x.py").write_text('run(["docker", "build", "--tag", "a", "."])\n')
+    (tmp_path / "x.py").write_text('import subprocess\nsubprocess.run(["docker", "build", "--tag", "a", "."])\n')
     assert pipeline.change(sources.tree(tmp_path), recipe, {}, verify=False).broken
 
 
@@ -342,27 +342,15 @@ def test_a_wrapper_that_only_one_of_two_tries_has_is_put_before_the_other(tmp_pa
 FUNCTION = '{0}() {{\n  "$@"\n}}\n'
 
 
-def test_two_wrappers_go_out_in_either_order(tmp_path: Path) -> None:
-    build = "if true; then\n  ${RETRY} docker build .\nfi\n"
-    both = [
-        recipes.read(
-            written(
-                tmp_path,
-                HEAD + f"defines = '{name}'\n[shell]\nbefore = 'block.sh'\nwrap = '{name} '\ndirective = '# d'\n",
-                name,
-                block=FUNCTION.format(name),
-            )
-        )
-        for name in ("one", "two")
-    ]
-    for first, second in (both, both[::-1]):
-        done = planned(second, planned(first, Script("x.sh", build)).result).result
-        assert f"  # d\n  {first.name} {second.name} ${{RETRY}} docker build .\n" in done.text
-        for out, left in ((first, second), (second, first)):
-            assert planned(out, done).state is State.CURRENT
-            reference = planned(out, done).reference
-            assert reference.text == planned(left, Script("x.sh", build)).result.text
-            assert planned(left, reference).reference.text == build
+def test_a_wrapper_behind_the_function_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    change = "defines = '{0}'\n[shell]\nbefore = 'block.sh'\nwrap = '{0} '\n"
+    one, other = (
+        recipes.read(written(tmp_path, HEAD + change.format(name), name, block=FUNCTION.format(name)))
+        for name in ("one", "other")
+    )
+    done = planned(one, Script("x.sh", "docker build .\n")).result
+    with pytest.raises(RefusedError, match="a function of this script runs it"):
+        planned(other, done)
 
 
 def test_a_call_that_would_stay_behind_is_refused(tmp_path: Path) -> None:
@@ -374,14 +362,14 @@ def test_a_call_that_would_stay_behind_is_refused(tmp_path: Path) -> None:
 
 
 LINES = "# Why.\n: a\n"
-BEFORE = "[shell]\nbefore = 'block.sh'\ninsert = 'x'\nwrap = 'w '\n"
+BEFORE = "[shell]\nbefore = 'block.sh'\ninsert = 'x'\nwrap = 'nice '\n"
 
 
 @pytest.mark.parametrize(
     ("text", "state"),
     [
         ("a\n\ndocker build .\n", State.ABSENT),
-        (f"a\n\n{LINES}\nw docker build x .\n", State.CURRENT),
+        (f"a\n\n{LINES}\nnice docker build x .\n", State.CURRENT),
         (f"a\n\n{LINES}\ndocker build x .\n", State.PARTIAL),
         (f"a\n\n{LINES}\ndocker build .\n", State.PARTIAL),
         ("a\n\ndocker build x .\n", State.PARTIAL),
@@ -389,11 +377,9 @@ BEFORE = "[shell]\nbefore = 'block.sh'\ninsert = 'x'\nwrap = 'w '\n"
 )
 def test_lines_without_a_name_of_their_own(text: str, state: State, tmp_path: Path) -> None:
     recipe = made(tmp_path, BEFORE, block=LINES)
-    script = Script("x.sh", 'w() { "$@"; }\n' + text)
-    done = planned(recipe, script)
-    assert done.state is state
-    assert done.reference.text == 'w() { "$@"; }\na\n\ndocker build .\n'
-    assert done.result.text == f'w() {{ "$@"; }}\na\n\n{LINES}\nw docker build x .\n'
+    done = planned(recipe, Script("x.sh", text))
+    assert (done.state, done.reference.text) == (state, "a\n\ndocker build .\n")
+    assert done.result.text == f"a\n\n{LINES}\nnice docker build x .\n"
 
 
 def test_a_list_without_room_for_words_is_refused(tmp_path: Path) -> None:
@@ -406,7 +392,8 @@ def test_a_list_without_room_for_words_is_refused(tmp_path: Path) -> None:
 
 def test_words_go_into_every_list_that_may_run(tmp_path: Path) -> None:
     recipe = made(tmp_path, "[python]\ninsert = '*x'\n")
-    text = 'cmd = ["docker", "build"{0}]\nif y:\n    cmd = ["docker", "buildx", "build"{0}, "--load"]\nrun(cmd) or run(cmd)\n'  # noqa: E501
+    lists = 'cmd = ["docker", "build"{0}]\nif y:\n    cmd = ["docker", "buildx", "build"{0}, "--load"]\n'
+    text = f"import subprocess\n{lists}subprocess.run(cmd) or subprocess.run(cmd)\n"
     done = planned(recipe, Script("x.py", text.format("")))
     assert done.result.text == text.format(", *x")
     assert planned(recipe, done.result).reference.text == text.format("")
@@ -414,12 +401,13 @@ def test_words_go_into_every_list_that_may_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["import os\nrun(['docker', 'build'])\n", "from os import environ\nos\nrun(['docker', 'build'])\n"],
+    ["import os\n", "from os import environ\nos\n"],
     ids=["imported for nothing", "used without an import"],
 )
 def test_an_import_that_the_reverse_could_not_tell_is_refused(text: str) -> None:
+    script = Script("x.py", f"import subprocess\n{text}subprocess.run(['docker', 'build'])\n")
     with pytest.raises(RefusedError, match="os is"):
-        planned(BUNDLED["docker-build-network"], Script("x.py", text))
+        planned(BUNDLED["docker-build-network"], script)
 
 
 def test_an_option_s_words_are_whole_words(tmp_path: Path) -> None:

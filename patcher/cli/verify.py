@@ -113,7 +113,7 @@ def _on_docker(
     found = engine.find()
     for line in found.lines:
         say(line, err=as_json)
-    scenarios = behaviour.load_scenarios(recipe.folder, recipe.name)
+    scenarios = behaviour.load_scenarios(recipe.folder)
     cases = data.load(recipe.folder / "engine.toml", engine.Cases)
     run = partial(engine.run, cases, scenarios, plan.reference, plan.script, found, base_image)
     return list(run(options=options, companions=companions, keep=keep, progress=terminal.counter("scenarios")))

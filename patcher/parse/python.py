@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
 
 from patcher.errors import InputError
 from patcher.model import Command, Name, Script, Statement, Syntax, Word
+from patcher.parse import limits
 
 _RUNNER = "subprocess.run"
 # Other calls that run a program, and why a wrapper cannot stand for them.
@@ -280,11 +282,13 @@ def parse(script: Script) -> Syntax:
     # The native parser takes neither lone surrogates nor a byte order mark, and drops leading form feeds.
     text = re.sub("[\ud800-\udfff]", "\ufffd", script.text)
     skipped = len(text) - len(text.removeprefix("\ufeff").lstrip("\f"))
+    limits.check(script)
     try:
+        limits.check_python(script, text[skipped:])
         module = cst.parse_module(text[skipped:])
         reader = _Reader(script, _spans(module, text, skipped))
         reader.body(module.body)
-    except (cst.ParserSyntaxError, cst.CSTValidationError) as error:
+    except (cst.ParserSyntaxError, cst.CSTValidationError, SyntaxError, tokenize.TokenError) as error:
         raise _not_python(script, text, error) from None
     except (KeyError, RecursionError):
         raise InputError("nested too deeply", where=f"{script.path}:1:1") from None

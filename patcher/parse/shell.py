@@ -19,6 +19,7 @@ import tree_sitter_bash
 
 from patcher.errors import InputError
 from patcher.model import Command, Name, Script, Statement, Syntax, Word
+from patcher.parse import limits
 
 _PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
 # One byte a character, so that the offsets of both parsers are those of the script.
@@ -48,6 +49,7 @@ class _Layout:
     """What tree-sitter tells: the text for bashlex, where commands begin, and the names."""
 
     def __init__(self, script: Script) -> None:
+        limits.check(script)
         self.script = script
         self.source = _NOT_PLAIN.sub(".", script.text.replace("\\\r\n", " \\\n").replace("\r\n", " \n"))
         self.starts: set[int] = set()  # of commands
@@ -59,15 +61,19 @@ class _Layout:
         root = _PARSER.parse(self.source.encode("ascii")).root_node
         if root.has_error:
             raise self._broken(root)
-        nodes = [(root, False)]
+        nodes = [(root, False, 0)]
         while nodes:
-            node, hidden = nodes.pop()
+            node, hidden, depth = nodes.pop()
+            if depth > limits.MOST_NESTED:
+                raise limits.refused(
+                    script, f"more than {limits.MOST_NESTED} constructs inside each other", node.start_byte
+                )
             inside = self._construct(node) or hidden
             if node.type in _COMMANDS and node.start_byte not in self.neutral:
                 self._command(node, hidden)
             elif node.type in {"special_variable_name", "variable_name"}:
                 self._name(node)
-            nodes += ((child, inside) for child in reversed(node.children))
+            nodes += ((child, inside, depth + 1) for child in reversed(node.children))
         self.chunks = list(_chunks(root))
 
     def error(self, offset: int, what: str) -> InputError:

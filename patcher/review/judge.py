@@ -8,23 +8,15 @@ from collections.abc import Iterable, Mapping
 
 from patcher.model import Finding, Verdict
 from patcher.review.scenarios import Scenario, fill, pattern
-from patcher.review.stage import Listing, Observation, Run, Stage
+from patcher.review.stage import Listing, Observation, Run, Stage, below
 
 _LINES = 150  # of evidence, each with at most so many characters
 _WIDTH = 1000
 
 
-def _below(listing: Listing, root: str) -> dict[str, tuple[str, str, str]]:
-    return {path[len(root) + 1 :]: entry for path, entry in listing.items() if path.startswith(f"{root}/")}
-
-
-def _within(listing: Listing, root: str) -> dict[str, tuple[str, str, str]]:
-    return {path: entry for path, entry in listing.items() if f"{path}/".startswith(f"{root}/")}
-
-
 def _changed(observation: Observation, root: str) -> set[str]:
     """The paths outside of ``root`` that a scenario made, changed or removed."""
-    before, after = dict(observation.before), dict(observation.looks[-1])
+    before, after = observation.before, observation.looks[-1]
     paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     return {path for path in paths if not f"{path}/".startswith(f"{root}/")}
 
@@ -43,13 +35,11 @@ def _messages(run: Run) -> list[str]:
     return [line for line in run.errors.splitlines() if not line.startswith("+")]
 
 
-def _is(found: Mapping[str, tuple[str, str, str]] | None, tree: Mapping[str, str]) -> bool:
+def _is(found: Listing, tree: Mapping[str, str]) -> bool:
     """Whether a listing is a tree: its files with their contents, nothing else, and the mode of its top."""
-    top = found.get(".") if found else None
-    if not found or not top or top[0] != "directory" or top[1] != tree.get(".", top[1]):
-        return False
-    files = {path: entry[2] for path, entry in found.items() if entry[0] != "directory"}
-    return files == {path: text for path, text in tree.items() if path != "."}
+    kind, mode, _ = found.get(".", ("", "", ""))
+    files = {path: content for path, (kind, _, content) in found.items() if kind != "directory"}
+    return kind == "directory" and {".": mode, **files} == {".": mode, **tree}
 
 
 class Judge:
@@ -135,7 +125,7 @@ class Judge:
                 if what := self._leaves(scenario, listing, look=True):
                     yield f"{what}, on the way"
         if expect.leaves == "before":
-            if _within(seen.before, root) != _within(seen.looks[-1], root):
+            if below(seen.before, root) != below(seen.looks[-1], root):
                 yield f"{self.place} is not as it was"
         elif expect.leaves and (what := self._leaves(scenario, seen.looks[-1], look=False)):
             yield what
@@ -151,21 +141,22 @@ class Judge:
         alternatives = [fill(table, words) for table in wanted if isinstance(table, dict)]
         named = {path for table in alternatives for path in table}
         found: dict[str, dict[str, tuple[str, str, str]]] = {}
-        for path, entry in sorted(_below(listing, fill(self.scenarios.root, words)).items()):
+        for path, entry in below(listing, fill(self.scenarios.root, words)).items():
             top, _, rest = path.partition("/")
-            found.setdefault(top, {})[rest or "."] = entry
+            if top:
+                found.setdefault(top, {})[rest or "."] = entry
 
         def matches(top: str, patterns: Iterable[str]) -> bool:
             return any(fnmatch.fnmatchcase(top, fill(pattern, words)) for pattern in patterns)
 
-        others = [top for top in found if top not in named and not matches(top, scenario.keep or ())]
+        others = [top for top in found if top not in named and not matches(top, scenario.keep)]
         if [top for top in others if not matches(top, litter)]:
             return f"{self.place} holds what it must not"
         if most is not None and len(others) > most:
             return f"{self.place} holds {len(others)} temporary directories, not {most}"
         for table in alternatives:
             absent = [path for path in named - set(table) if path in found]
-            if not absent and all(_is(found.get(path), self.scenarios.trees[tree]) for path, tree in table.items()):
+            if not absent and all(_is(found.get(path, {}), self.scenarios.trees[tree]) for path, tree in table.items()):
                 return ""
         return f"{self.place} holds what it must not"
 
@@ -178,8 +169,8 @@ class Judge:
         words = self.stage.words(scenario, self.stage.patched)
         root = fill(self.scenarios.root, words)
         tables = [fill(table, words) for table in scenario.expect.leaves if isinstance(table, Mapping)]
-        named = {*fill(scenario.keep or (), words), *(path for table in tables for path in table)}
-        named |= {path.partition("/")[0] for path in _below(seen.before, root)}
+        named = {*fill(scenario.keep, words), *(path for table in tables for path in table)}
+        named |= {path.partition("/")[0] for path in below(seen.before, root)}
         inside = re.compile(rf"({re.escape(root)}/)([^/,\s]+)")
 
         def steady(text: str) -> str:
@@ -191,7 +182,8 @@ class Judge:
             lines.append(f"run {name} ended with {run.status}")
         between = [("on the way", look) for look in seen.looks[:-1] if reference]
         for when, listing in (("before", seen.before), *between, ("after", seen.looks[-1] if seen.looks else {})):
-            tree = [steady(f"{root}/{path}{_shown(entry)}") for path, entry in sorted(_below(listing, root).items())]
+            entries = sorted(below(listing, root).items())
+            tree = [steady(f"{root}/{path}{_shown(entry)}") for path, entry in entries if path]
             lines.append(f"{when}, in {root}{':' if tree else ': nothing'}")
             lines += [f"  {line.removeprefix(f'{root}/')}" for line in tree]
         if reference:
@@ -205,23 +197,18 @@ class Judge:
 
 
 def _added(wanted: list[tuple[str, str]], run: Run, same: Run) -> Iterable[str]:
-    """Whether the tagged calls are the reference's with each pair once more, as two words or with ``=``."""
-    calls: list[tuple[str, ...]] = []
-    for call in run.tagged():
-        left = list(call)
+    """What tells the tagged calls from the reference's with each pair once more, as two words or with ``=``."""
+    calls = run.tagged()
+    for number in range(len(calls)):
         for option, value in wanted:
-            for index, word in enumerate(left):
-                following = left[index + 1] if index + 1 < len(left) else ""
-                if word == option and fnmatch.fnmatchcase(following, value):
-                    del left[index : index + 2]
-                elif fnmatch.fnmatchcase(word, f"{option}={value}"):
-                    del left[index]
-                else:
-                    continue
-                break
+            call = calls[number]
+            for index, (word, following) in enumerate(zip(call, (*call[1:], ""), strict=True)):
+                two = word == option and fnmatch.fnmatchcase(following, value)
+                if two or fnmatch.fnmatchcase(word, f"{option}={value}"):
+                    calls[number] = call[:index] + call[index + 1 + two :]
+                    break
             else:
                 yield f"the build's words lack {option} {value}"
                 return
-        calls.append(tuple(left))
     if calls != same.tagged():
         yield "the build's words are not those of the unpatched script and the added ones"

@@ -2,7 +2,7 @@
 
 The sandbox is bubblewrap's: namespaces of its own for processes, network, users and mounts, a read-only system
 without the caller's home, small empty file systems for ``/tmp``, ``/home`` and ``/run``, no capabilities and none of
-the caller's variables. Root's programs run as nobody there. Nothing of it lies in a folder of the machine: files are
+the caller's variables. If root calls, the programs run as another user. No folder of the machine is needed: files are
 handed over as open descriptors. The driver (``harness/driver.py``) limits what a process may use.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -47,7 +48,9 @@ LIMITS: Mapping[str, int] = {
 MEMORY = 64 << 20
 """Bytes that the sandbox's own file systems take at most, each."""
 
-NOBODY = "65534"
+USERS = range(61184, 65520)
+"""Whom root's programs run as: systemd keeps these numbers for users without an account. One of them for each sandbox,
+since the limit on processes counts all of a user's."""
 
 _ADVICE = {
     "kernel/apparmor_restrict_unprivileged_userns = 1": (
@@ -217,7 +220,8 @@ class _Arguments:
             self.mount(bind)
         self.words += ["--remount-ro", "/", "--chdir", "/", "--"]
         if root and drop:
-            self.words += ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            user = secrets.choice(USERS)
+            self.words += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
             self.words += ["--inh-caps=-all", "--pdeathsig=KILL"]
 
 
