@@ -13,11 +13,9 @@ from patcher.model import Anchor, Change, Command, Edit, Recipe, Script, Syntax
 from patcher.recipe import OPTION_LINE
 
 
-def insertion(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], anchor: Anchor) -> tuple[Edit, ...]:
-    """The edits that put a recipe with these options into a script that has nothing of it.
-
-    Raises RefusedError where there is no place for the change.
-    """
+def insertion(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], anchor: Anchor) -> list[Edit]:
+    """The edits that put a recipe with these options into a script that has nothing of it. Raises RefusedError where
+    there is no place for the change."""
     change = recipe.changes[syntax.script.language]
     if change.wrap and anchor.barred:
         raise anchor.barred
@@ -36,21 +34,19 @@ def insertion(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], anchor:
             edits += _directive(syntax, command, change.directive)
         if change.wrap:
             edits.append(_wrap(syntax.script, command, change.wrap))
-    edits += [Edit(at, at, inserted(syntax, change)) for at in anchor.behind if change.insert]
-    return tuple(edits)
+    return edits + [Edit(at, at, inserted(syntax, change)) for at in anchor.behind if change.insert]
 
 
 def block_lines(recipe: Recipe, values: Mapping[str, str], language: str) -> list[str]:
     """The lines that a recipe with these options puts before the build, without indentation of their own."""
     lines: list[str] = []
     for line in recipe.changes[language].before:
-        place = OPTION_LINE.fullmatch(line)
-        if place is None:
+        if place := OPTION_LINE.fullmatch(line):
+            option = recipe.options[place["option"]]
+            parts = option.split(values[place["option"]])
+            lines += [place["indent"] + option.fill(extra, parts) for extra in option.lines(language) if parts]
+        else:
             lines.append(line)
-            continue
-        option = recipe.options[place["option"]]
-        if parts := option.split(values[place["option"]]):
-            lines += [place["indent"] + option.fill(extra, parts) for extra in option.lines(language)]
     return lines
 
 

@@ -142,14 +142,14 @@ class Syntax:
             yield self.statements[index]
             index = self.statements[index].parent
 
-    def around(self, indices: Sequence[int]) -> Statement:
+    def around(self, indices: Sequence[int]) -> Statement | None:
         """The innermost statement that begins its line and stands before or around all statements of the indices."""
         chains = [list(self.chain(index)) for index in indices]
         bodies = [{statement.body for statement in chain} for chain in chains]
         for statement in chains[0]:
             if all(statement.body in others for others in bodies) and statement.begins_line(self.script.text):
                 return statement
-        return chains[0][-1]
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +182,10 @@ class Verdict(StrEnum):
     HELD = "held"
     BROKEN = "broken"
     NOT_RUN = "not run"
+
+
+# The detail of a scenario that held because a script gives no occasion for it.
+ABSENT = "does not arise in this script"
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +342,6 @@ class Plan:
     anchor: Anchor
     reference: Script
     result: Script
-    edits: tuple[Edit, ...] = ()
     foreign: Foreign | None = None
     values: Mapping[str, str] | None = None
 
@@ -384,7 +387,8 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A recipe applied to a source: ``pairs`` are the changed files before and after, ``findings`` the review's."""
+    """A recipe applied to a source, or taken out (``reverse``): ``pairs`` are the changed files before and after,
+    ``findings`` the review's."""
 
     source: Source
     recipe: Recipe
@@ -393,6 +397,7 @@ class Patch:
     pairs: tuple[tuple[Script, Script], ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    reverse: bool = False
 
     @property
     def broken(self) -> tuple[Finding, ...]:
@@ -428,13 +433,17 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options."""
+    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options.
+
+    ``place`` says where the patch is: ``patch_file``, the branch ``created`` or the ``patch`` itself.
+    """
 
     target: Target
     change: Patch | None = None
     error: CiPatcherError | None = None
     strict: bool = False
     check: bool = False
+    place: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def result(self) -> Result:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from patcher import anchors, inject, sources, takeout
 from patcher.emit import git
-from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
+from patcher.errors import InputError, NoBuildError, RefusedError
 from patcher.layout import without_comments
 from patcher.model import Anchor, Finding, Patch, Plan, Recipe, Script, Source, State, Syntax, Verdict
 from patcher.review import static
@@ -63,10 +63,9 @@ def planned(syntax: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
 
 
 def _put_in(plan: Plan, bare: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
-    """The plan with its edits and result: ``bare`` is the syntax of its reference."""
+    """The plan with its result: ``bare`` is the syntax of its reference."""
     anchor = plan.anchor if bare is plan.syntax else anchors.find(recipe.anchor, bare)
-    edits = inject.insertion(bare, recipe, values, anchor)
-    return replace(plan, edits=edits, result=bare.script.edited(edits))
+    return replace(plan, result=bare.script.edited(inject.insertion(bare, recipe, values, anchor)))
 
 
 def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
@@ -136,14 +135,6 @@ def advice(source: Source, recipe: Recipe, plan: Plan) -> list[str]:
     return [*recipe.advice.get("about", ()), *hook, *recipe.advice.get("patch", ()), *(note.text for note in there)]
 
 
-def state(source: Source, recipe: Recipe, values: Mapping[str, str]) -> tuple[Plan | None, CiPatcherError | None]:
-    """For `inspect`: the plan, or why there is none. Raises InputError where a file cannot be read."""
-    try:
-        return examine(source, recipe, values), None
-    except RefusedError as error:
-        return None, error
-
-
 def change(
     source: Source,
     recipe: Recipe,
@@ -165,7 +156,7 @@ def change(
     pairs = [(found.script, result)] if result.text != found.script.text else []
     if not reverse:
         pairs += _companions(source, recipe, found)
-    done = Patch(source, recipe, values, found, tuple(pairs))
+    done = Patch(source, recipe, values, found, tuple(pairs), reverse=reverse)
     if not pairs:
         return done
     findings = _static(done, result, reverse, verify)

@@ -17,7 +17,7 @@ from patcher.model import Anchor, Change, Command, Edit, Foreign, Recipe, Statem
 class Standing:
     """Our change in a script: how to take it out, its options, and whether every try of the build has it."""
 
-    edits: tuple[Edit, ...]
+    edits: list[Edit]
     values: dict[str, str]
     whole: bool
 
@@ -32,13 +32,11 @@ def ours(syntax: Syntax, recipe: Recipe, anchor: Anchor) -> Standing | None:
     edits, whole = _at_the_build(syntax, change, anchor)
     if block is None and (recipe.defines or not edits):
         return None
-    values = {name: option.default for name, option in recipe.options.items()}
-    if block:
-        edits.append(block[0])
-        values = block[1]
+    edits += [block[0]] if block else []
+    values = block[1] if block else recipe.values({})
     edits += _unimport(syntax, change, edits)
     _refuse_called(syntax, recipe, edits)
-    return Standing(tuple(edits), values, whole and bool(block or not change.before))
+    return Standing(edits, values, whole and bool(block or not change.before))
 
 
 def _block(syntax: Syntax, recipe: Recipe, change: Change) -> tuple[Edit, dict[str, str]] | None:
@@ -127,10 +125,8 @@ def _at_the_build(syntax: Syntax, change: Change, anchor: Anchor) -> tuple[list[
     for behind, following in pairwise([*anchor.behind, len(text)]) if change.insert else ():
         # On the line of the words that name the build, where another recipe's words may stand before them.
         at = text.find(words, behind, min(following, next_line(text, behind)))
-        if at < 0:
-            whole = False
-        else:
-            edits.append(Edit(at, at + len(words), ""))
+        whole = whole and at >= 0
+        edits += [Edit(at, at + len(words), "")] if at >= 0 else []
     return edits, whole
 
 

@@ -87,6 +87,11 @@ def git(cwd: Path, *arguments: str | Path, data: bytes = b"", check: bool = True
 def repository(root: Path, fixture: str = "29.x") -> Path:
     """A repository with one commit, which holds a fixture's tree."""
     shutil.copytree(FIXTURES / fixture, root)
+    return committed(root)
+
+
+def committed(root: Path) -> Path:
+    """A folder as a repository with one commit, which holds what is in it."""
     git(root, "init", "--quiet", "--initial-branch=main")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message=base", "--date=2024-05-06T07:08:09+0000")

@@ -46,7 +46,7 @@ def test_nothing_is_found_in_what_is_good() -> None:
         static.style(PLAIN, good),
         static.second_run(changes=False),
         static.reverse(PLAIN, PLAIN),
-        static.applies(git.refused([(PLAIN, good)], git.diff([(PLAIN, good)]))),
+        static.applies(git.refused([(PLAIN, good)], git.diff(((PLAIN, good),)))),
         lint(good),
     ]
     assert [finding for finding in findings if finding.verdict is not Verdict.HELD] == []
@@ -81,7 +81,7 @@ BAD: dict[str, tuple[Callable[[], Finding], str]] = {
     "a reverse with other bytes": (lambda: static.reverse(PLAIN, edited("echo", "Echo")), "the bytes differ"),
     "no reverse at all": (lambda: static.reverse(PLAIN, None), "not recognized"),
     "a patch that does not apply": (
-        lambda: static.applies(git.refused([(PLAIN, PLAIN)], git.diff([(edited("echo", "cat"), PLAIN)]))),
+        lambda: static.applies(git.refused([(PLAIN, PLAIN)], git.diff(((edited("echo", "cat"), PLAIN),)))),
         "patch",
     ),
     "a finding of ShellCheck": (lambda: lint(edited('"$A"', "$A")), "SC2086"),

@@ -61,7 +61,7 @@ class _Reader:
         self.statements: list[Statement] = []
         self.names: list[Name] = []
         self.calls: list[_Call] = []
-        self.functions: Counter[str] = Counter()
+        self.bound: Counter[str] = Counter()  # how often a name is given a value, but for parameters and plain imports
         self.changed: set[str] = set()  # names whose list is changed in a way that is not followed
         self._scope = _Scope()
         self._statement = -1
@@ -94,8 +94,11 @@ class _Reader:
                 self._name(node)
             case cst.Attribute() | cst.Arg():
                 self.visit(node.value)
-            case cst.Import() | cst.ImportFrom():
+            case cst.Import():
                 pass
+            case cst.ImportFrom():
+                names = [] if isinstance(node.names, cst.ImportStar) else node.names
+                self.bound.update(_dotted(alias.asname.name if alias.asname else alias.name) for alias in names)
             case cst.Assign():
                 self.visit(node.value)
                 for target in node.targets:
@@ -109,9 +112,15 @@ class _Reader:
             case cst.For() | cst.CompFor():
                 self._assign(node.target, None)
                 self._visit_all(node, but=node.target)
-            case cst.AsName() | cst.Param():
+            case cst.AsName():
                 self._assign(node.name, None)
+            case cst.Param():
+                self._assign(node.name, None)
+                self.bound[node.name.value] -= 1
                 self._visit_all(node, but=node.name)
+            case cst.ClassDef():
+                self.bound[node.name.value] += 1
+                self._visit_all(node)
             case cst.Del():
                 self._assign(node.target, None)
             case cst.Global() | cst.Nonlocal():
@@ -133,7 +142,7 @@ class _Reader:
         params, outer = node.params, self._scope
         names = tuple(param.name.value for param in (*params.posonly_params, *params.params))
         star = params.star_arg.name.value if isinstance(params.star_arg, cst.Param) else ""
-        self.functions[node.name.value] += 1
+        self.bound[node.name.value] += 1
         outer.lists.setdefault(node.name.value, []).append(None)
         self._scope = _Scope(node.name.value, names, star)
         self._visit_all(node, but=node.name)
@@ -162,6 +171,7 @@ class _Reader:
         match target:
             case cst.Name():
                 self._scope.lists.setdefault(target.value, []).append(value)
+                self.bound[target.value] += 1
                 self._name(target, assigned=True, value=_value(value))
             case cst.Tuple() | cst.List():
                 for element in target.elements:
@@ -184,7 +194,8 @@ class _Runs:
 
     def __init__(self, reader: _Reader) -> None:
         self.reader, self.spans, self.text = reader, reader.spans, reader.text
-        self.runners = {_RUNNER: 0}  # the index of the parameter that takes the list
+        # Each with the index of the parameter that takes the list.
+        self.runners = {} if reader.bound["subprocess"] else {_RUNNER: 0}
         for call in reader.calls * _DEEPEST:
             self._note_runner(call)
 
@@ -192,7 +203,7 @@ class _Runs:
         """Note the function around a call if it passes one of its parameters on to be run."""
         scope, args = call.scope, call.node.args
         at = 0 if call.name in scope.parameters[:1] else self.runners.get(call.name, _STAR)
-        if at == _STAR or at >= len(args) or self.reader.functions[scope.function] != 1:
+        if at == _STAR or at >= len(args) or self.reader.bound[scope.function] != 1:
             return
         value = args[at].value
         if isinstance(value, cst.List) and value.elements:

@@ -53,6 +53,7 @@ class _Layout:
         self.script = script
         self.source = _NOT_PLAIN.sub(".", script.text.replace("\\\r\n", " \\\n").replace("\r\n", " \n"))
         self.starts: set[int] = set()  # of commands
+        self.timed: dict[int, int] = {}  # where `time` stands before a command
         self.neutral: set[int] = set()  # where a construct became `:`
         self.extents: list[tuple[int, int]] = []  # of constructs of which bashlex sees only the beginning
         self.hidden: list[tree_sitter.Node] = []  # commands inside constructs
@@ -121,6 +122,7 @@ class _Layout:
             words = [word.start_byte for word in node.children_by_field_name("argument") if word.text != b"-p"]
             start = words[0] if words else node.end_byte
             self._masks.append((name.start_byte, start, ""))
+            self.timed[start] = name.start_byte
         if hidden:
             self.hidden.append(node)
         else:
@@ -200,6 +202,7 @@ class _Builder:
             if inner >= end:
                 break
             end = max(end, inner_end)
+        start = self.layout.timed.get(start, start)
         index = len(self.statements)
         defines = nodes[0].name.word if nodes[0].kind == "function" else ""
         self.statements.append(Statement(start, end, number, parent, defines))

@@ -237,7 +237,7 @@ class Bench:
             return Finding(case.name, Verdict.NOT_RUN, why, case.row)
         key = secrets.token_hex(4)
         scenario = Scenario(name=case.name, row=case.row, steps=case.steps, words=case.words, expect=Expect())
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         root, name = fill(self.stage.scenarios.root, words), fill(self.cases.cache, words)
         place = self.folder / key
         place.mkdir()

@@ -6,12 +6,13 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 
-from patcher.model import Finding, Verdict
+from patcher.model import ABSENT, Finding, Verdict
 from patcher.review.scenarios import Scenario, fill, pattern
 from patcher.review.stage import Listing, Observation, Run, Stage, below
 
 _LINES = 150  # of evidence, each with at most so many characters
 _WIDTH = 1000
+_Tables = tuple[Mapping[str, str], ...]
 
 
 def _changed(observation: Observation, root: str) -> set[str]:
@@ -37,7 +38,7 @@ def _messages(run: Run) -> list[str]:
 
 def _is(found: Listing, tree: Mapping[str, str]) -> bool:
     """Whether a listing is a tree: its files with their contents, nothing else, and the mode of its top."""
-    kind, mode, _ = found.get(".", ("", "", ""))
+    kind, mode, _ = found.get("", ("", "", ""))
     files = {path: content for path, (kind, _, content) in found.items() if kind != "directory"}
     return kind == "directory" and {".": mode, **files} == {".": mode, **tree}
 
@@ -52,24 +53,21 @@ class Judge:
 
     def judge(self, scenario: Scenario, seen: Observation, reference: Observation | None) -> Finding:
         """The finding of one scenario."""
-        if scenario.needs and reference and not self._arises(scenario, reference):
-            return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
+        if scenario.needs and reference:
+            runs = reference.runs.values()
+            if not runs or any(run.status != 0 or len(run.tagged()) < scenario.needs for run in runs):
+                return Finding(scenario.name, Verdict.HELD, ABSENT, scenario.row)
         if problems := self.problems(scenario, seen, reference):
             evidence = self.story(scenario, seen, reference or self.plain)
             return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)
         return Finding(scenario.name, Verdict.HELD, "", scenario.row, self.story(scenario, seen))
-
-    @staticmethod
-    def _arises(scenario: Scenario, reference: Observation) -> bool:
-        runs = reference.runs.values()
-        return bool(runs) and all(run.status == 0 and len(run.tagged()) >= scenario.needs for run in runs)
 
     def problems(self, scenario: Scenario, seen: Observation, reference: Observation | None) -> list[str]:
         """What did not hold, each as one line."""
         if not seen.looks:
             return list(seen.trouble) or ["there is no result"]
         problems = list(seen.trouble)
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         for name, run in seen.runs.items():
             same = reference.runs.get(name) if reference else None
             problems += self._run(scenario, name, run, same, words)
@@ -120,43 +118,37 @@ class Judge:
     def _places(self, scenario: Scenario, seen: Observation, reference: Observation | None, root: str) -> Iterable[str]:
         """What is wrong with the files."""
         expect = scenario.expect
-        if expect.look:
-            for listing in seen.looks[:-1]:
-                if what := self._leaves(scenario, listing, look=True):
-                    yield f"{what}, on the way"
+        for listing in seen.looks[:-1] if expect.look else ():
+            if what := self._leaves(scenario, listing, expect.look, look=True):
+                yield f"{what}, on the way"
         if expect.leaves == "before":
             if below(seen.before, root) != below(seen.looks[-1], root):
                 yield f"{self.place} is not as it was"
-        elif expect.leaves and (what := self._leaves(scenario, seen.looks[-1], look=False)):
+        elif expect.leaves and (what := self._leaves(scenario, seen.looks[-1], expect.leaves, look=False)):
             yield what
         usual = [_changed(one, root) for one in (self.plain, reference) if one and one.looks]
         for path in sorted(_changed(seen, root).difference(*usual))[:3]:
             yield f"outside of {self.place}, {path} was made, changed or removed"
 
-    def _leaves(self, scenario: Scenario, listing: Listing, *, look: bool) -> str:
-        """What is wrong with ``root`` at a step ``look`` or at the end, or nothing."""
-        words = self.stage.words(scenario, self.stage.patched)
-        expect = scenario.expect
-        wanted, litter, most = (expect.look, expect.litter, expect.most) if look else (expect.leaves, (), 0)
-        alternatives = [fill(table, words) for table in wanted if isinstance(table, dict)]
+    def _leaves(self, scenario: Scenario, listing: Listing, wanted: _Tables, *, look: bool) -> str:
+        """What is wrong with ``root``, or nothing: it must be as one of ``wanted``, at a step ``look`` with litter."""
+        expect, words = scenario.expect, self.stage.words(scenario)
+        alternatives = fill(wanted, words)
         named = {path for table in alternatives for path in table}
-        found: dict[str, dict[str, tuple[str, str, str]]] = {}
-        for path, entry in below(listing, fill(self.scenarios.root, words)).items():
-            top, _, rest = path.partition("/")
-            if top:
-                found.setdefault(top, {})[rest or "."] = entry
+        inside = below(listing, fill(self.scenarios.root, words))
+        found = [path for path in inside if path and "/" not in path]
 
         def matches(top: str, patterns: Iterable[str]) -> bool:
             return any(fnmatch.fnmatchcase(top, fill(pattern, words)) for pattern in patterns)
 
         others = [top for top in found if top not in named and not matches(top, scenario.keep)]
-        if [top for top in others if not matches(top, litter)]:
+        if [top for top in others if not (look and matches(top, expect.litter))]:
             return f"{self.place} holds what it must not"
-        if most is not None and len(others) > most:
-            return f"{self.place} holds {len(others)} temporary directories, not {most}"
+        if expect.most is not None and len(others) > expect.most:
+            return f"{self.place} holds {len(others)} temporary directories, not {expect.most}"
         for table in alternatives:
             absent = [path for path in named - set(table) if path in found]
-            if not absent and all(_is(found.get(path, {}), self.scenarios.trees[tree]) for path, tree in table.items()):
+            if not absent and all(_is(below(inside, path), self.scenarios.trees[tree]) for path, tree in table.items()):
                 return ""
         return f"{self.place} holds what it must not"
 
@@ -166,7 +158,7 @@ class Judge:
 
         Without one the text is the same on every run: ``…`` stands for an entry of the tree that nothing has named.
         """
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         root = fill(self.scenarios.root, words)
         tables = [fill(table, words) for table in scenario.expect.leaves if isinstance(table, Mapping)]
         named = {*fill(scenario.keep, words), *(path for table in tables for path in table)}

@@ -166,14 +166,14 @@ class Stage:
         """A script as it is run: whoever runs one with CR LF has the CRs taken out first."""
         return script.text.replace("\r\n", "\n") if "\r\n" in self.original.text else script.text
 
-    def words(self, scenario: Scenario, script: Script) -> dict[str, str]:
+    def words(self, scenario: Scenario) -> dict[str, str]:
         """What the words in braces of a scenario stand for."""
-        words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{script.path}"}
+        words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{self.patched.path}"}
         return {**words, **self.scenarios.words, **scenario.words, **self.chosen.get(scenario.option, {})}
 
     def unpatched(self, scenario: Scenario) -> Scenario:
         """The scenario for the unpatched script, which knows nothing of what lies in ``root``: so more can share it."""
-        words = self.words(scenario, self.original)
+        words = self.words(scenario)
         root = fill(self.scenarios.root, words)
         outside = [one for one in scenario.before if not fill(f"{one.path}/", words).startswith(f"{root}/")]
         name = f"{scenario.name} unpatched" if self.keep else ""
@@ -181,7 +181,7 @@ class Stage:
 
     def job(self, scenario: Scenario, script: Script, trace: Trace | None) -> dict[str, Any]:
         """What the driver is told (see ``harness/driver.py``)."""
-        words = self.words(scenario, script)
+        words = self.words(scenario)
         files = [[folder, "directory", "755", ""] for folder in (HOME, TREE, f"{HOME}/scratch")]
         texts = {path: self.text(companion) for path, companion in self.companions.items()}
         texts |= {**self.scenarios.tree, script.path: self.text(script)}
@@ -315,7 +315,7 @@ class Stage:
         if seconds <= 0:
             return [Observation(trouble=(OVERTIME,)) for _ in events]
         jobs = [self.job(*event) for event in events]
-        binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self._binds(event, job)]
+        binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self._binds(event[0], job)]
         done = self.perform(jobs, binds, seconds)
         if time.monotonic() > self.deadline:
             done = dataclasses.replace(done, trouble=OVERTIME, stderr=b"")
@@ -343,11 +343,10 @@ class Stage:
             stop=self.stop,
         )
 
-    def _binds(self, event: Event, job: dict[str, Any]) -> Iterator[sandbox.Bind]:
-        """The file systems that the event mounts; what lies on them is taken out of the job."""
-        words = self.words(event[0], event[1])
-        for mount in event[0].mounts:
-            at = fill(mount.at, words)
+    def _binds(self, scenario: Scenario, job: dict[str, Any]) -> Iterator[sandbox.Bind]:
+        """The file systems that a scenario mounts; what lies on them is taken out of the job."""
+        for mount in scenario.mounts:
+            at = fill(mount.at, self.words(scenario))
             inside = [file for file in job["files"] if f"{file[0]}/".startswith(f"{at}/")]
             job["files"] = [file for file in job["files"] if file not in inside]
             entries = [[path, kind, "666" if kind == "file" else mode, text] for path, kind, mode, text in inside]
@@ -358,10 +357,9 @@ class Stage:
 
     def batches(self, events: Sequence[Event], count: int) -> list[list[Event]]:
         """The events in groups that share a sandbox: ``count`` of them, and one for each event that has it alone."""
-        alone = [event for event in events if event[0].mounts or self.keep]
+        alone = [[event] for event in events if event[0].mounts or self.keep]
         together = [event for event in events if not (event[0].mounts or self.keep)]
-        groups = [*([event] for event in alone), *(together[number::count] for number in range(count))]
-        return [group for group in groups if group]
+        return [*alone, *(together[number::count] for number in range(min(count, len(together))))]
 
 
 @cache
