@@ -72,6 +72,13 @@ HOSTILE = {
 }
 
 
+def script(body: str = "") -> Script:
+    return Script("a/script.sh", f"#!/usr/bin/env bash\ntool\n{body}\n")
+
+
+GOOD = script()
+
+
 def scenarios(folder: Path, seconds: int) -> Scenarios:
     (folder / "scenarios.toml").write_text(RECIPE.replace("SECONDS", str(seconds)))
     (folder / "tool.sh").write_text(TOOL)
@@ -91,9 +98,8 @@ def test_hostile(tmp_path: Path, body: str, said: str) -> None:
     precious.write_text("precious")
     try:
         before, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        good = Script("a/script.sh", "#!/usr/bin/env bash\ntool\n")
-        bad = Script("a/script.sh", f"#!/usr/bin/env bash\ntool\n{body}\n")
-        (finding,) = behaviour.run(scenarios(tmp_path, 1 if said in {ENDLESS, ""} else 2), good, bad, options={})
+        some = scenarios(tmp_path, 1 if said in {ENDLESS, ""} else 9)
+        (finding,) = behaviour.run(some, GOOD, script(body), options={})
         assert finding.verdict is Verdict.BROKEN, finding
         assert said in finding.detail, finding
         assert len(finding.evidence) < 100_000
@@ -111,18 +117,10 @@ def test_a_sandbox_shows_nothing_of_the_caller(tmp_path: Path) -> None:
         ["/bin/sh", "-c", f"cat {tmp_path}/secret ~/.ssh/* /etc/shadow; ls -A /home /tmp /run /root /var; env; exit 3"]
     )
     assert seen.status == 3
-    assert set(seen.stdout.decode().split()) <= {
-        *(
-            "/home:",
-            "/tmp:",
-            "/run:",
-            "/root:",
-            "PWD=/",
-            "LC_ALL=C.UTF-8",
-            "PATH=/usr/local/bin:/usr/bin:/bin",
-        ),
-        *(word for word in seen.stdout.decode().split() if word.startswith((".pyenv", "OLDPWD=", "_=", "SHLVL="))),
-    }
+    told = seen.stdout.decode().split()
+    words = {word for word in told if not word.startswith((".pyenv", "OLDPWD=", "_=", "SHLVL="))}
+    variables = {"PWD=/", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin"}
+    assert words <= {"/home:", "/tmp:", "/run:", "/root:", *variables}
 
 
 @needs_sandbox
@@ -143,9 +141,9 @@ def test_output_and_time_are_bounded() -> None:
 def test_without_bubblewrap_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sandbox.missing.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
-    script = Script("a/script.sh", f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    bad = script(f"touch {tmp_path}/ran")
     try:
-        (finding,) = behaviour.run(scenarios(tmp_path, 2), script, script, options={})
+        (finding,) = behaviour.run(scenarios(tmp_path, 2), bad, bad, options={})
     finally:
         sandbox.missing.cache_clear()
     assert (finding.verdict, finding.detail) == (
@@ -197,9 +195,8 @@ def test_a_review_has_one_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(stage, "SECONDS", 3)
     some = scenarios(tmp_path, 2)
     copies = tuple(replace(some.scenarios[0], name=f"{n}", words={"n": f"{n}"}) for n in range(20))
-    good, slow = (Script("a/script.sh", f"#!/usr/bin/env bash\ntool\n{line}") for line in ("", "/bin/sleep 99\n"))
     before = time.monotonic()
-    findings = behaviour.run(replace(some, scenarios=copies), good, slow, options={})
+    findings = behaviour.run(replace(some, scenarios=copies), GOOD, script("/bin/sleep 99"), options={})
     assert time.monotonic() - before < 8
     assert {finding.verdict for finding in findings} <= {Verdict.BROKEN, Verdict.NOT_RUN}
     assert findings[-1] == Finding("19", Verdict.NOT_RUN, stage.OVERTIME, 1)
@@ -208,12 +205,10 @@ def test_a_review_has_one_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 ENDED = """
 import sys
 from pathlib import Path
-from patcher.model import Script
 from patcher.review import behaviour
-good = Script("a/script.sh", "#!/usr/bin/env bash\\ntool\\n")
-held = "trap '' HUP TERM\\nsetsid /bin/sleep {0} & /bin/sleep {0}\\n"
-bad = Script("a/script.sh", "#!/usr/bin/env bash\\ntool\\n" + held.format(sys.argv[2]))
-behaviour.run(behaviour.load_scenarios(Path(sys.argv[1])), good, bad, options={})
+from tests.test_sandbox import GOOD, script
+bad = script("trap '' HUP TERM; setsid /bin/sleep {0} & /bin/sleep {0}".format(sys.argv[2]))
+behaviour.run(behaviour.load_scenarios(Path(sys.argv[1])), GOOD, bad, options={})
 """
 
 
@@ -231,7 +226,7 @@ def sleeping() -> bool:
 def test_nothing_outlives_the_review(tmp_path: Path, number: int) -> None:
     scenarios(tmp_path, 30)
     (tmp_path / "tmp").mkdir()
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", ENDED, str(tmp_path), SLEEP]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as program:
         wait(sleeping)
@@ -255,8 +250,7 @@ def test_a_mount_lies_in_the_sandbox_alone(monkeypatch: pytest.MonkeyPatch, tmp_
     some = scenarios(tmp_path, 9)
     mounted = replace(some, scenarios=(replace(some.scenarios[0], mounts=(Mount(at="{home}/root"),)),))
     fill = "cd ~/root; for n in 1 2 3; do head -c 9M /dev/zero > $n || break; done; mkdir d; ls -d d $n; exit 7"
-    bad = Script("a/script.sh", f"#!/usr/bin/env bash\ntool\n{fill}\n")
-    (finding,) = behaviour.run(mounted, Script("a/script.sh", "#!/usr/bin/env bash\ntool\n"), bad, options={})
+    (finding,) = behaviour.run(mounted, GOOD, script(fill), options={})
     assert "ended with 7" in finding.detail
     assert "No space left" in finding.evidence or "Permission denied" in finding.evidence
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -265,9 +259,7 @@ def test_a_mount_lies_in_the_sandbox_alone(monkeypatch: pytest.MonkeyPatch, tmp_
 @needs_sandbox
 def test_what_is_kept_is_no_program_of_anybody(tmp_path: Path) -> None:
     make = "cp /bin/true ~/root/own; chmod 6755 ~/root/own; ln -s /etc ~/root/etc; echo x > ~/root/text"
-    bad = Script("a/script.sh", f"#!/usr/bin/env bash\ntool\n{make}\n")
-    good = Script("a/script.sh", "#!/usr/bin/env bash\ntool\n")
-    behaviour.run(scenarios(tmp_path, 9), good, bad, options={}, keep=tmp_path / "kept")
+    behaviour.run(scenarios(tmp_path, 9), GOOD, script(make), options={}, keep=tmp_path / "kept")
     kept = {path.name: path for path in (tmp_path / "kept").rglob("*")}
     assert {"text", "script.sh"} <= set(kept)
     assert "etc" not in kept
@@ -296,13 +288,12 @@ import signal, subprocess
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 subprocess.run(["tool"])
 """
-    script = Script("a/script.py", text)
-    (tmp_path / "more.sh").write_text(TOOL + "stop build\n")
+    python = Script("a/script.py", text)
     some = scenarios(tmp_path, 5)
     steps = ("start 1", "wait 1 build", "signal 1 script TERM", "go 1", "end 1")
     one = replace(some.scenarios[0], steps=steps, expect=Expect(exit="0"))
     programs = {"tool": TOOL + "stop build\n"}
-    (finding,) = behaviour.run(replace(some, programs=programs, scenarios=(one,)), script, script, options={})
+    (finding,) = behaviour.run(replace(some, programs=programs, scenarios=(one,)), python, python, options={})
     assert (finding.verdict, finding.detail) == (Verdict.HELD, "")
 
 
@@ -313,8 +304,8 @@ def test_the_engine_of_the_machine_is_out_of_reach(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stage, "installed", lambda *_: (real,))
     some = scenarios(tmp_path, 4)
     with_true = replace(some, programs={**some.programs, Path(real).name: some.programs["tool"]})
-    script = Script("a/script.sh", f"#!/usr/bin/env bash\n{real} build .\n")
-    (finding,) = behaviour.run(with_true, script, script, options={})
+    reaches = Script("a/script.sh", f"#!/usr/bin/env bash\n{real} build .\n")
+    (finding,) = behaviour.run(with_true, reaches, reaches, options={})
     assert (finding.verdict, f"called {Path(real).name} build ." in finding.evidence) == (Verdict.HELD, True), finding
 
 

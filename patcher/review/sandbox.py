@@ -9,7 +9,6 @@ handed over as open descriptors. The driver (``harness/driver.py``) limits what 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import select
@@ -244,45 +243,31 @@ def run(
     and on standard error that are read before it is; ``stop`` kills it from another thread. ``drop`` false leaves
     root what it is. Nothing is raised: ``Completed.trouble`` tells.
     """
-    told, tell = os.pipe()
     with contextlib.ExitStack() as stack:
-        stack.callback(os.close, tell)
         made = _Arguments(stack)
         made.everything(binds, entries, drop)
         process = subprocess.Popen(
-            [program(), "--info-fd", str(tell), *made.words, *argv],
+            [program(), *made.words, *argv],
             stdin=made.data(stdin),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
             start_new_session=True,
-            pass_fds=[*made.descriptors, tell],
+            pass_fds=made.descriptors,
         )
-    first = None
     with process:
         try:
-            first = _first(told)
             stdout, stderr, trouble = _drain(process, seconds, output, stop or threading.Event())
         finally:
-            if first is not None:
-                # With process 1 all processes of its namespace end, whatever they did about their signals.
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(first, signal.SIGKILL)
-                os.close(first)
+            # With process 1 all processes of its namespace end, whatever they did about their signals.
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(children.read_text(encoding="ascii")), signal.SIGKILL)
             # bubblewrap ends by itself then: killed before, it would leave a zombie to whoever is process 1 outside.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
             process.kill()
     return Completed(process.returncode, stdout, stderr, trouble)
-
-
-def _first(info: int) -> int | None:
-    """A descriptor of the sandbox's process 1, by what bubblewrap says of it; None where there is none."""
-    with open(info, "rb") as file:
-        text = file.read()
-    with contextlib.suppress(ValueError, OSError):
-        return os.pidfd_open(json.loads(text)["child-pid"])
-    return None
 
 
 def _drain(

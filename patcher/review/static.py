@@ -39,7 +39,6 @@ for name in sys.argv[1:]:
     messages += [{"file": name, "message": item.message} for item in unused]
 print(json.dumps(messages))
 """
-_SECONDS = 30
 _LIMITED = 'ulimit -v 1048576 && ulimit -t 60 && ulimit -f 32768 && cd /home && exec "$@"'  # KiB, seconds, blocks
 
 
@@ -70,7 +69,7 @@ def _run(argv: Sequence[str], scripts: Mapping[str, Script], bind: Path | None =
         entries += [[os.path.dirname(place), "directory", "755", ""], [place, "file", "644", text]]
     binds = [sandbox.Bind(bind.resolve(), f"/ci-patcher/{bind.name}", read_only=True)] if bind else []
     words = ["/bin/sh", "-c", _LIMITED, "sh", *argv, *scripts]
-    done = sandbox.run(words, binds=binds, entries=entries, seconds=_SECONDS)
+    done = sandbox.run(words, binds=binds, entries=entries)
     return done.trouble or done
 
 
@@ -182,13 +181,10 @@ def _compared(check: str, found: Sequence[Counter[str]] | str) -> Finding:
     return _finding(check, f"new: {new[0]}" if new else "", "nothing new", "\n".join(new))
 
 
-def _which(name: str) -> str | None:
-    """A linter of this environment: its scripts folder comes first, since nobody has to have activated it."""
-    return shutil.which(name, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]))
-
-
 def _program(name: str, words: Sequence[str], pair: Mapping[str, Script]) -> list[Counter[str]] | str:
-    program = _which(name)
+    # The environment's scripts folder comes first, since nobody has to have activated it.
+    folders = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    program = shutil.which(name, path=folders)
     if program is None:
         return f"{name} is missing"
     return _messages(name, [f"/ci-patcher/{name}", *words], pair, Path(program).parent.resolve() / name)

@@ -16,12 +16,12 @@ import signal
 import sys
 import time
 
-# ruff: noqa: F821, SIM105
+# ruff: noqa: F821, N818, SIM105
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from patcher.review.harness.tools import become, dumps, empty, inodes, limit, look, place, prepare, read, seal, tail
+    from patcher.review.harness.tools import become, dumps, empty, inodes, limit, look, place, prepare, read, seal
 
     jobs: list[dict[str, Any]]
 
@@ -30,11 +30,11 @@ MEMORY = 1 << 30  # bytes in use by all of them
 INODES = 20_000  # on the sandbox's own file systems
 
 
-class Stop(Exception):  # noqa: N818 - it ends the scenario and is no error of this program
+class Stop(Exception):
     """The scenario cannot go on; the argument says why."""
 
 
-class Become(Exception):  # noqa: N818 - as above
+class Become(Exception):
     """In a child of the driver: it goes on as the Python script of this specification."""
 
 
@@ -105,7 +105,7 @@ class Session:
         os.close(self.point)
         os.close(self.go)
         sizes = {"output": 16_000, "errors": 16_000, "log": 100_000, "exits": 1000, "points": 100_000}
-        texts = {name: tail(f"{self.folder}/{name}", size) for name, size in sizes.items()}
+        texts = {name: read(f"{self.folder}/{name}", size) for name, size in sizes.items()}
         return {"pid": self.pid, "status": self.status, **texts}
 
     def release(self) -> None:
@@ -118,10 +118,10 @@ class Session:
 class Job:
     """The runs of one scenario and the steps that lead them."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], wakeup: int) -> None:
         for entry in job["files"]:
             place(*entry)
-        self.job = job
+        self.job, self.wakeup = job, wakeup
         self.counted = 0.0
         self.deadline = time.monotonic() + job["seconds"]
         self.runs = {name: Session(spec) for name, spec in job["runs"].items()}
@@ -130,17 +130,14 @@ class Job:
 
     def pump(self, seconds: float) -> None:
         """Takes in ended processes and reported points; waits up to ``seconds`` for one."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            seconds = 0
-            for run in self.runs.values():
-                if run.pid == pid:
-                    run.status = os.waitstatus_to_exitcode(status)
+        try:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                seconds = 0
+                for run in self.runs.values():
+                    if run.pid == ended[0]:
+                        run.status = os.waitstatus_to_exitcode(ended[1])
+        except ChildProcessError:
+            pass
         points = {run.point: run for run in self.runs.values() if run.pid}
         for descriptor in select.select([*points, self.wakeup], [], [], seconds)[0]:
             said = os.read(descriptor, 4096)
@@ -196,10 +193,10 @@ class Job:
 
     def strike(self, run: Session, whom: str, name: str) -> None:
         """Sends a signal, and waits until the script itself has taken it where it went to the script alone."""
-        number = getattr(signal, f"SIG{name}")
+        self.settle(run)
         if run.status is not None:
             return
-        self.settle(run)
+        number = getattr(signal, f"SIG{name}")
         if whom == "group":
             os.killpg(run.pid, number)
             run.at = run.at if name != "KILL" else ""
@@ -217,10 +214,11 @@ class Job:
     def dead(self, run: Session) -> None:
         """Waits for the script itself, while whatever it started still waits."""
         patience = time.monotonic() + 3
-        while run.status is None and time.monotonic() < patience:
+        while run.status is None:
+            if time.monotonic() > patience:
+                self.missed.append("the script had not ended at once")
+                return
             self.pump(0.02)
-        if run.status is None:
-            self.missed.append("the script had not ended at once")
 
     def step(self, verb: str, words: list[str]) -> None:
         """One step of the scenario."""
@@ -244,8 +242,6 @@ class Job:
     def play(self) -> dict[str, Any]:
         """Goes through the steps, ends what is left of the scenario and returns its result."""
         before = look(self.job["root"])
-        self.wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
             for step in self.job["steps"]:
                 verb, *words = step.split()
@@ -263,10 +259,6 @@ class Job:
                     os.kill(-1, signal.SIGKILL)
                 except OSError:
                     pass
-        finally:
-            signal.set_wakeup_fd(-1)
-            os.close(self.wakeup)
-            os.close(write)
         return {
             "trouble": self.missed,
             "before": before,
@@ -280,6 +272,8 @@ def main() -> None:
     """Runs the jobs, one after another, each in an empty sandbox."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     os.umask(0o022)
     seal(True)
     limit(jobs[0]["limits"])
@@ -293,7 +287,7 @@ def main() -> None:
                 if source not in prepared:
                     prepared[source] = prepare(spec["argv"][1], source, job["site"])
                 spec["code"] = prepared[source]
-        sys.stdout.write(dumps(Job(job).play()) + "\n")
+        sys.stdout.write(dumps(Job(job, wakeup).play()) + "\n")
         sys.stdout.flush()
 
 

@@ -12,6 +12,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
     from typing import Any
 
@@ -22,6 +23,15 @@ def _append(name: str, text: str) -> None:
     descriptor = os.open(f"{RUN}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.write(descriptor, text.encode("utf8", "surrogateescape"))
     os.close(descriptor)
+
+
+def _read(name: str) -> str:
+    """The text of a file of the run; nothing where it is not there."""
+    try:
+        with open(f"{RUN}/{name}", encoding="utf8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _stop(point: str) -> None:
@@ -40,9 +50,8 @@ def _stop(point: str) -> None:
 def _planned(kind: str, number: int) -> str:
     """What the scenario says about the next operation of this kind; the last word stays."""
     for name in (f"{kind}.{number}", kind):
-        if os.path.exists(f"{RUN}/plan/{name}"):
-            with open(f"{RUN}/plan/{name}", encoding="utf8") as file:
-                return file.read().strip()
+        if word := _read(f"plan/{name}").strip():
+            return word
     return "ok"
 
 
@@ -87,28 +96,17 @@ def _trace(plan: dict[str, Any]) -> None:
     block: FrameType | None = None  # the frame that last ran a line of the block, and that line
     block_line = 0
 
-    def within(frame: FrameType | None) -> bool:
+    def callers(frame: FrameType | None) -> Iterator[FrameType]:
+        """A frame and those that wait for it."""
         while frame is not None:
-            if frame is block:
-                return True
+            yield frame
             frame = frame.f_back
-        return False
-
-    def lost(frame: FrameType | None) -> bool:
-        """Whether Python itself drops the KeyboardInterrupt of a signal here: in a ``__del__``."""
-        while frame is not None and frame.f_code.co_name != "__del__":
-            frame = frame.f_back
-        return frame is not None
 
     def strike() -> None:
         nonlocal block
         sys.settrace(None)
         block = None  # a frame keeps its files open, and locked, where the script goes on
-        number = getattr(signal, f"SIG{plan['signal']}")
-        if plan["whom"] == "group":
-            os.killpg(0, number)
-        else:
-            os.kill(os.getpid(), number)
+        os.kill(0 if plan["whom"] == "group" else os.getpid(), getattr(signal, f"SIG{plan['signal']}"))
 
     def line(frame: FrameType, event: str, _: object) -> Any:
         nonlocal block, block_line
@@ -121,9 +119,11 @@ def _trace(plan: dict[str, Any]) -> None:
             if name == script:
                 if frame.f_lineno in lines and frame.f_code.co_name != "<module>":
                     block, block_line = frame, frame.f_lineno
-                elif not within(frame):
+                elif block and block not in callers(frame):
                     block = None
-            if block is not None and not lost(frame) and (at := (name, frame.f_lineno)) not in seen:
+            at = (name, frame.f_lineno)
+            # In a __del__, Python itself drops the KeyboardInterrupt of a signal.
+            if block and at not in seen and all(one.f_code.co_name != "__del__" for one in callers(frame)):
                 seen.add(at)
                 if target == 0:
                     _append("points", f"line {len(seen)} {block_line}: {os.path.basename(name)}:{frame.f_lineno}\n")
@@ -137,14 +137,11 @@ def _trace(plan: dict[str, Any]) -> None:
 if RUN and "CI_PATCHER_PID" not in os.environ:  # else a script that the script starts
     os.environ["CI_PATCHER_PID"] = str(os.getpid())
     time.sleep = lambda _: None
-    with open(f"{RUN}/watched", encoding="utf8") as _file:
-        _watched, *_kinds = _file.read().splitlines()
+    _watched, *_kinds = _read("watched").splitlines()
     _watch(dict(line.split(" ") for line in _kinds), _watched)
-    if os.path.exists(f"{RUN}/prelude.py"):
-        with open(f"{RUN}/prelude.py", encoding="utf8") as _file:
-            exec(compile(_file.read(), "prelude", "exec"), {"RUN": RUN})
-    if os.path.exists(f"{RUN}/trace.json"):
+    if _prelude := _read("prelude.py"):
+        exec(compile(_prelude, "prelude", "exec"), {"RUN": RUN})
+    if _plan := _read("trace.json"):
         import json
 
-        with open(f"{RUN}/trace.json", encoding="utf8") as _file:
-            _trace(json.load(_file))
+        _trace(json.loads(_plan))

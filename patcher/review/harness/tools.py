@@ -20,7 +20,7 @@ def limit(limits: dict[str, int]) -> None:
     """Lowers what this process, and so its children, may use."""
     for name, value in limits.items():
         number = getattr(resource, name)
-        hard = resource.getrlimit(number)[1]
+        _, hard = resource.getrlimit(number)
         wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(number, (wanted, wanted))
 
@@ -37,9 +37,8 @@ def place(path: str, kind: str, mode: str, content: str) -> None:
                 os.mkdir(path)
                 os.chmod(path, int(mode, 8))
         else:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, int(mode, 8))
-            os.write(descriptor, content.encode("utf8", "surrogateescape"))
-            os.close(descriptor)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, int(mode, 8)), "wb") as file:
+                file.write(content.encode("utf8", "surrogateescape"))
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path))
         place(path, kind, mode, content)
@@ -61,14 +60,14 @@ def look(root: str) -> dict[str, list[str]]:
             elif kind == "directory":
                 waiting += sorted(os.path.join(path, name) for name in os.listdir(path))
             elif kind == "file":
-                content = tail(path, 8000)
+                content = read(path)
             found[path] = [kind, mode, content]
         except OSError:
             continue
     return found
 
 
-def tail(path: str, size: int) -> str:
+def read(path: str, size: int = 8000) -> str:
     """The first and the last ``size`` bytes of a file; all of it where it is short; nothing where it is not there."""
     try:
         with open(path, "rb") as file:
@@ -78,15 +77,6 @@ def tail(path: str, size: int) -> str:
     if len(content) > 2 * size:
         content = content[:size] + b"\n...\n" + content[-size:]
     return content.decode("utf8", "replace")
-
-
-def read(path: str) -> str:
-    """The text of a file of /proc; nothing where its process has ended."""
-    try:
-        with open(path, encoding="latin1") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def inodes(path: str) -> int:
@@ -112,8 +102,7 @@ def empty(root: str) -> None:
     number, before = 0, None
     while (names := os.listdir(root)) != before:
         before = names
-        for name in names:
-            path = f"{root}/{name}"
+        for path in (f"{root}/{name}" for name in names):
             try:
                 if os.path.islink(path) or not os.path.isdir(path):
                     os.unlink(path)
@@ -124,7 +113,7 @@ def empty(root: str) -> None:
                     number += 1
                     if below.is_dir(follow_symlinks=False):
                         os.chmod(below.path, 0o700)
-                    os.rename(below.path, f"{root}/{number}.{os.getpid()}")
+                    os.rename(below.path, f"{root}/{number}.below")
                 os.rmdir(path)
             except OSError:
                 continue
@@ -134,8 +123,7 @@ def seal(sealed: bool) -> None:
     """Keeps the scripts, which run as the same user, from tracing this process and from reaching its files."""
     import ctypes  # takes milliseconds, but nothing else can do it
 
-    pr_set_dumpable = 4
-    if ctypes.CDLL(None).prctl(pr_set_dumpable, int(not sealed), 0, 0, 0):
+    if ctypes.CDLL(None).prctl(4, int(not sealed), 0, 0, 0):  # PR_SET_DUMPABLE
         raise OSError("prctl failed")
 
 
@@ -151,9 +139,10 @@ def prepare(path: str, text: str, site: str) -> tuple[Any, Any]:
 
 def become(spec: dict[str, Any]) -> Any:
     """Makes this process what a new interpreter is, and returns the code of the script that it runs."""
-    os.closerange(3, 256)
     os.chdir(spec["cwd"])
     seal(False)
+    signal.set_wakeup_fd(-1)
+    os.closerange(3, 256)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
