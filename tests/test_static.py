@@ -106,7 +106,7 @@ def test_what_the_original_had_is_not_held_against_the_result() -> None:
 
 
 def test_a_missing_linter_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static, "_program", lambda _: None)
+    monkeypatch.setattr(static, "_which", lambda _: None)
     assert static.linted(PLAIN, PLAIN, "shell")[0] == Finding("shellcheck", Verdict.NOT_RUN, "shellcheck is missing")
 
 

@@ -115,7 +115,7 @@ def _on_docker(
     found = engine.find()
     for line in found.lines:
         say(line, err=as_json)
-    scenarios = behaviour.load_scenarios(recipe.folder, recipe.name)
+    scenarios = behaviour.load_scenarios(recipe.folder)
     cases = data.load(recipe.folder / "engine.toml", engine.Cases)
     companions = pipeline.named(source, plan.script)
     run = partial(engine.run, cases, scenarios, plan.reference, plan.script, found, base_image)

@@ -28,7 +28,7 @@ from patcher.errors import UsageError
 from patcher.model import Finding, Script, Verdict
 from patcher.review import sandbox
 from patcher.review.scenarios import Expect, Scenario, Scenarios, fill
-from patcher.review.stage import Listing, Observation, Stage, observed
+from patcher.review.stage import Observation, Stage, below, observed
 
 ENGINE = "/run/engine"  # in the sandbox, as in harness/engine_shim.py
 LABEL = "ci-patcher.run"
@@ -67,7 +67,7 @@ class Case(data.Table, frozen=True):
     unset: tuple[str, ...] = ()
     words: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     cached: int | None = None
-    index: tuple[str, str] | None = None
+    index: str | None = None
     room: int = 0
     plans: tuple[str, ...] = ("ok",)
     fails: tuple[int, ...] = ()
@@ -224,30 +224,27 @@ class Bench:
 
     def all(self, pool: ThreadPoolExecutor) -> Iterator[Finding]:
         """Runs all cases and yields their findings."""
-        for case in self.cases.scenario:
-            if case.cached is not None:
-                left = self.forget()  # else the engine's own records would serve
-                yield self.play(case, f"the engine keeps {left}" if left else "")
-        others = [pool.submit(self.play, case) for case in self.cases.scenario if case.cached is None]
-        yield from (future.result() for future in others)
+        yield from (self.play(case) for case in self.cases.scenario if case.cached is not None)
+        yield from pool.map(self.play, (case for case in self.cases.scenario if case.cached is None))
 
-    def play(self, case: Case, why: str = "") -> Finding:
-        """Runs a case, unless ``why`` says why not."""
+    def play(self, case: Case) -> Finding:
+        """Runs a case. What the engine holds of the ones before is removed where layers must come from the cache."""
+        left = self.forget() if case.cached is not None else ""
+        why = f"the engine keeps {left}" if left else ""
         if case.cached != 0 and not any(self.seed.iterdir()):
             why = "there is no cache to begin with"
         if why:
             return Finding(case.name, Verdict.NOT_RUN, why, case.row)
         key = secrets.token_hex(4)
         scenario = Scenario(name=case.name, row=case.row, steps=case.steps, words=case.words, expect=Expect())
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         root, name = fill(self.stage.scenarios.root, words), fill(self.cases.cache, words)
         place = self.folder / key
         place.mkdir()
         if case.cached != 0:
             shutil.copytree(self.seed, place / name)
-        if case.index:
-            index = re.sub(*case.index, (self.seed / "index.json").read_text(encoding="utf8"), count=1)
-            (place / name / "index.json").write_text(index, encoding="utf8")
+        if case.index is not None:
+            (place / name / "index.json").write_text(case.index, encoding="utf8")
         job, binds = self.job(case, scenario, key), self.binds(case, place, root)
         started = time.monotonic()
         done = self.stage.perform([job], binds, SECONDS + PATIENCE, drop=False)
@@ -271,8 +268,9 @@ class Bench:
         image = IMAGE.format(base=self.base, nonce=f"{self.run}-{key if case.cached is None else 'shared'}")
         for name, run in job["runs"].items():
             run["environment"] = {key: text for key, text in run["environment"].items() if key not in case.unset}
-            plan = self.cases.plans[case.plans[min(int(name), len(case.plans)) - 1]]
+            plan = case.plans[min(int(name), len(case.plans)) - 1]
             ours = [f"--file={run['folder']}/image/file", f"--tag={self.run}-{key}-{name}"]
+            plan = self.cases.plans.get(plan, plan)
             ours += [f"--label={LABEL}={self.run}", f"--build-arg=CI_PATCHER_PLAN={plan}", "--progress=plain"]
             texts = {"words": "\n".join(ours), "image/file": image, "image/file.dockerignore": self.ignore}
             job["files"] += [[f"{run['folder']}/{path}", "file", "644", text] for path, text in texts.items()]
@@ -299,10 +297,12 @@ class Bench:
         for name, run in seen.runs.items():
             if run.status is None or (run.status != 0) != (int(name) in case.fails):
                 problems.append(f"run {name} ended with {run.status}")
-        before, *between, after = [_below(look, cache) for look in (seen.before, *seen.looks)]
+        before, *between, after = [below(look, cache) for look in (seen.before, *seen.looks)]
+        for look in (before, *between, after):
+            look.pop("index.json.lock", None)  # of the engine, on an index that it reads
         if any(look != before for look in between):
             problems.append("the old cache is not as it was, on the way")
-        beside = {path.split("/")[0] for path in _below(seen.looks[-1], root) if path}
+        beside = {path.split("/")[0] for path in below(seen.looks[-1], root) if path}
         state = "nothing" if not beside else "old" if after == before else "new"
         if state not in case.leaves:
             problems.append(f"what lies there is {state}, not {' or '.join(case.leaves)}")
@@ -317,12 +317,6 @@ class Bench:
         if case.cached is not None and (found := cached(seen.runs["1"].output + seen.runs["1"].errors)) != case.cached:
             problems.append(f"{found} layers were CACHED, not {case.cached}")
         return problems
-
-
-def _below(listing: Listing, folder: str) -> dict[str, tuple[str, str, str]]:
-    """What is in a folder of a listing, itself included as "". The engine's lock on an index that it reads is not."""
-    inside = {path: entry for path, entry in listing.items() if f"{path}/".startswith(f"{folder}/")}
-    return {path[len(folder) + 1 :]: entry for path, entry in inside.items() if not path.endswith("/index.json.lock")}
 
 
 def run(
