@@ -19,7 +19,7 @@ FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 PATCH = ["patch", "--format", "diff", "--no-verify"]
 PAIRS = [
     ("--version", ["--version"], "import click", 1.4),
-    ("patch, shell", [*PATCH, str(FIXTURES / "28.x")], "import bashlex, click", 1.6),
+    ("patch, shell", [*PATCH, str(FIXTURES / "28.x")], "import bashlex, click", 2.0),
     ("patch, Python", [*PATCH, str(FIXTURES / "master")], "import libcst, click", 1.8),
 ]
 

@@ -28,6 +28,13 @@ def am(root: Path, patch: bytes, *arguments: str) -> None:
     assert git(root, "status", "--porcelain") == b""
 
 
+def committed(root: Path, content: bytes, name: str = SCRIPT, mode: int = 0o755) -> None:
+    """Add a script to a repository."""
+    script(root, content, name, mode)
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message=odd")
+
+
 # which form, and where it goes
 
 
@@ -191,12 +198,8 @@ def test_backport_check_and_reverse(tmp_path: Path) -> None:
     root = repository(tmp_path / "clone")
     git(root, "checkout", "--quiet", "-b", "29.x")
     am(root, patched(root).out)
-    git(
-        root,
-        "branch",
-        "22.x",
-        git(root, "commit-tree", "-m", "empty", git(root, "mktree").decode().strip()).decode().strip(),
-    )
+    tree = git(root, "mktree").decode().strip()
+    git(root, "branch", "22.x", git(root, "commit-tree", "-m", "empty", tree).decode().strip())
     before = state_of(tmp_path)
     due = here(root, "backport", "--check", "main", "29.x", "22.x")
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in due.out.decode().splitlines()]
@@ -288,9 +291,7 @@ NAMES = ["ci/a b/\u00e4 \u2603.sh", 'ci/quo"te\\back.sh', "ci/tab\tnew\nline.sh"
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_names(name: str, tmp_path: Path) -> None:
     root = repository(tmp_path / "clone")
-    script(root, BUILD, name)
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message=odd")
+    committed(root, BUILD, name)
     done = patched(root, "--", name)
     git(root, "apply", "--check", data=patched(root, "--format", "diff", "--", name).out)
     am(root, done.out)
@@ -307,9 +308,7 @@ def test_modes_and_line_ends(tmp_path: Path) -> None:
     ):
         root = tmp_path / "clone"
         git(tmp_path, "init", "--quiet", "clone")
-        script(root, content, mode=mode)
-        git(root, "add", "--all")
-        git(root, "commit", "--quiet", "--message=base")
+        committed(root, content, mode=mode)
         done = patched(root)
         cr = b"\r\n" in content
         assert ("git am needs --keep-cr" in done.error) == (b"git am needs --keep-cr" in done.out) == cr
@@ -389,9 +388,7 @@ ATTACKS = [
 @pytest.mark.parametrize("name", ATTACKS, ids=range(len(ATTACKS)))
 def test_no_line_of_the_review_is_taken_for_a_patch(name: str, tmp_path: Path) -> None:
     root = repository(tmp_path / "clone")
-    script(root, b"# --- a/x\n# +++ b/x\nFrom () { :; }\n" + BUILD, name)
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message=odd")
+    committed(root, b"# --- a/x\n# +++ b/x\nFrom () { :; }\n" + BUILD, name)
     done = patched(root, "--", name)
     below = done.out.split(b"\n---\n", 1)[1].split(b"\n\n", 1)[0]
     assert len(below.split(b"\n")) in {6, 7}  # text of others is never broken

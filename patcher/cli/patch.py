@@ -38,7 +38,7 @@ def patch(
 ) -> int:
     """Emit the reviewed patch for TREE: on stdout, the review on stderr.
 
-    On a terminal the patch is shown in colour and through the pager, as git shows a diff.
+    On a terminal the patch is shown in colour and through PAGER, by default less.
 
     \b
     Example:

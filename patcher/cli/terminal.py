@@ -16,7 +16,7 @@ from patcher.emit.text import visible
 # The style, as click takes it, of what a regular expression matches in a line.
 Colors = Mapping[str, Mapping[str, Any]]
 _DIFF: Colors = {
-    r"^diff .*": {"bold": True},
+    r"^(diff|index) .*": {"bold": True},
     r"^@.*": {"fg": "cyan"},
     r"^\+.*": {"fg": "green"},
     r"^-.*": {"fg": "red"},
