@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,19 +26,15 @@ from patcher.sources import Objects
 __all__ = ["run", "select", "status"]
 
 _Made = Patch | CiPatcherError
+_Change = Callable[[Source], Patch]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def status(outcomes: Sequence[Outcome]) -> int:
     """The exit status of all: the highest, where skipped revisions count only if nothing else was asked for."""
     counted = [outcome for outcome in outcomes if outcome.result is not Result.SKIPPED] or outcomes
-    found = [0]
-    for outcome in counted:
-        if outcome.error is not None:
-            found.append(outcome.error.status)
-        elif outcome.result in {Result.FAILED, Result.NEEDED}:
-            found.append(1)
-    return max(found)
+    bad = {Result.FAILED, Result.NEEDED}
+    return max((one.error.status if one.error else int(one.result in bad) for one in counted), default=0)
 
 
 def run(
@@ -55,42 +51,24 @@ def run(
     """Make the change for each target, in order; what goes wrong with one is its outcome and stops no other.
 
     With ``check`` it is only told whether a patch is needed: nothing is reviewed that takes long.
-    Targets with the same scripts are parsed and reviewed once. The work begins with this call, in processes that are
-    forked before the caller starts a thread; closing the iterator ends them.
+    Targets with the same scripts are parsed and reviewed once. The work is done in processes that are forked with the
+    first step of the iterator; closing it ends them.
     """
     held = {target.name: _source(objects, target, recipe) for target in targets if target.commit}
     first: dict[object, str] = {}
     leads = {name: first.setdefault(_same(source), name) for name, source in held.items()}
     processors = len(os.sched_getaffinity(0))
     workers = max(1, min(processors, len(first)))
-    change = partial(
-        pipeline.change,
-        recipe=recipe,
-        values=values,
-        reverse=reverse,
-        verify=verify and not check,
-        jobs=processors // workers,
-    )
-    stack = ExitStack()
-    tasks = stack.enter_context(_started(workers, partial(_made, held, change), first.values()))
+    more = partial(pipeline.change, reverse=reverse, verify=verify and not check, jobs=processors // workers)
+    change = partial(more, recipe=recipe, values=values)
     outcome = partial(Outcome, strict=strict and not check, check=check)
-    return _outcomes(stack, targets, held, {name: (lead, tasks[lead]) for name, lead in leads.items()}, outcome)
-
-
-def _outcomes(
-    stack: ExitStack,
-    targets: Sequence[Target],
-    held: Mapping[str, Source],
-    tasks: Mapping[str, tuple[str, Future[str]]],
-    outcome: Callable[..., Outcome],
-) -> Generator[Outcome, None, None]:
-    with stack:
+    with _started(workers, held, change, first.values()) as tasks:
         for target in targets:
             if target.commit is None:
                 yield outcome(target, error=target.error)
                 continue
-            lead, task = tasks[target.name]
-            made = _result(task)
+            lead = leads[target.name]
+            made = _result(tasks[lead])
             if isinstance(made, Patch):
                 yield outcome(target, replace(made, source=held[target.name]))
             else:
@@ -112,13 +90,16 @@ def _result(task: Future[str]) -> _Made:
 class _Shared:
     """What a process inherits: in a queue, large tasks would block for ever if the process were killed."""
 
-    make: Callable[[str], _Made]
+    held: Mapping[str, Source]
+    change: _Change
 
 
 @contextmanager
-def _started(workers: int, make: Callable[[str], _Made], names: Iterable[str]) -> Iterator[dict[str, Future[str]]]:
+def _started(
+    workers: int, held: Mapping[str, Source], change: _Change, names: Iterable[str]
+) -> Iterator[dict[str, Future[str]]]:
     """A task for each name, in processes that are killed where the context ends."""
-    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(make,))
+    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(held, change))
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a new process cannot handle one yet
     try:
         tasks = {name: pool.submit(_make, name) for name in names}
@@ -130,9 +111,9 @@ def _started(workers: int, make: Callable[[str], _Made], names: Iterable[str]) -
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(make: Callable[[str], _Made]) -> None:
+def _begin(held: Mapping[str, Source], change: _Change) -> None:
     """Begin a process: it leaves Ctrl-C to its parent, and does not outlive it."""
-    _Shared.make = make
+    _Shared.held, _Shared.change = held, change
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -150,18 +131,16 @@ def _follow() -> None:
 def _make(name: str) -> str:
     """The path of a file with what is made of a source. A large result, sent itself, would block the parent for ever
     if its process were killed in the middle of it."""
-    with tempfile.NamedTemporaryFile(prefix="ci-patcher-", delete=False) as file:
-        pickle.dump(_Shared.make(name), file)
-    return file.name
-
-
-def _made(held: Mapping[str, Source], change: Callable[[Source], Patch], name: str) -> _Made:
+    made: _Made
     try:
-        return change(held[name])
+        made = _Shared.change(_Shared.held[name])
     except CiPatcherError as error:
-        return error
+        made = error
     except (OSError, subprocess.SubprocessError, MemoryError, RecursionError) as error:
-        return InputError(str(error) or "not enough memory")
+        made = InputError(str(error) or "not enough memory")
+    with tempfile.NamedTemporaryFile(prefix="ci-patcher-", delete=False) as file:
+        pickle.dump(made, file)
+    return file.name
 
 
 # the sources

@@ -41,24 +41,20 @@ def convert(value: object, kind: type[T], *, where: str, hint: str = "", decode:
 
     def problem() -> str:
         try:
-            msgspec.convert(value, kind, dec_hook=decode)
+            msgspec.convert(value, kind, str_keys=True, dec_hook=decode)
         except msgspec.ValidationError as error:
             return str(error)
         return ""
 
     try:
-        return msgspec.convert(value, kind, dec_hook=decode)
+        return msgspec.convert(value, kind, str_keys=True, dec_hook=decode)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `")
         key = _key(path.removeprefix("key` in `").removeprefix("$").removesuffix("`"), value, problem)
-        for field, ours in (
-            (" contains unknown field ", "unknown key"),
-            (" missing required field ", "a value is needed"),
-        ):
-            if field in what:
+        for field, ours in {"contains unknown": "unknown key", "missing required": "a value is needed"}.items():
+            if f" {field} field " in what:
                 key, what = f"{key}.{what.split('`')[1]}", ours
-        what = what[:1].lower() + what[1:]
-        key = key.removeprefix(".")
+        key, what = key.removeprefix("."), what[:1].lower() + what[1:]
         raise UsageError(f"{key}: {what}" if key else what, where=where, hint=hint) from None
 
 

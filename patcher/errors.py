@@ -24,8 +24,6 @@ class CiPatcherError(Exception):
 class UsageError(CiPatcherError):
     """The options do not fit the input, or a recipe is broken."""
 
-    status = 2
-
 
 class RefusedError(CiPatcherError):
     """No place for the change was found, or more than one and the choice is not clear."""

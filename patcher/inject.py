@@ -8,47 +8,45 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from patcher.errors import RefusedError
-from patcher.layout import begins_paragraph, first, lead, line_start, next_line, unquoted, users
+from patcher.layout import begins_paragraph, code, first, lead, line_end, line_start, next_line, unquoted, users
 from patcher.model import Anchor, Change, Command, Edit, Recipe, Script, Syntax
 from patcher.recipe import OPTION_LINE
 
 
-def insertion(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], anchor: Anchor) -> tuple[Edit, ...]:
-    """The edits that put a recipe with these options into a script that has nothing of it.
-
-    Raises RefusedError where there is no place for the change.
-    """
+def insertion(syntax: Syntax, recipe: Recipe, values: Mapping[str, str], anchor: Anchor) -> list[Edit]:
+    """The edits that put a recipe with these options into a script that has nothing of it. Raises RefusedError where
+    there is no place for the change."""
     change = recipe.changes[syntax.script.language]
     if change.wrap and anchor.barred:
         raise anchor.barred
-    edits = _imports(syntax, change.imports)
-    if change.before:
-        edits.append(_block(syntax, anchor, change, block_lines(recipe, values, syntax.script.language)))
-    if change.directive:
-        edits += [edit for command in anchor.commands for edit in _directive(syntax, command, change.directive)]
-    if change.wrap:
-        edits += [_wrap(syntax.script, command, change.wrap) for command in anchor.commands]
     if change.insert and not anchor.behind:
         raise RefusedError(
             "nothing can be put behind the words that name the build",
             where=syntax.script.where(anchor.verbs[0][0]),
             hint="Write these words as elements of a list.",
         )
-    edits += [Edit(at, at, inserted(syntax, change), "the build") for at in anchor.behind if change.insert]
-    return tuple(edits)
+    _refuse_odd_imports(syntax, change.imports)
+    edits = import_edits(syntax, change.imports)
+    if change.before:
+        edits.append(_block(syntax, anchor, change, block_lines(recipe, values, syntax.script.language)))
+    for command in anchor.commands:
+        if change.directive:
+            edits += _directive(syntax, command, change.directive)
+        if change.wrap:
+            edits.append(_wrap(syntax.script, command, change.wrap))
+    return edits + [Edit(at, at, inserted(syntax, change)) for at in anchor.behind if change.insert]
 
 
 def block_lines(recipe: Recipe, values: Mapping[str, str], language: str) -> list[str]:
     """The lines that a recipe with these options puts before the build, without indentation of their own."""
     lines: list[str] = []
     for line in recipe.changes[language].before:
-        place = OPTION_LINE.fullmatch(line)
-        if place is None:
+        if place := OPTION_LINE.fullmatch(line):
+            option = recipe.options[place["option"]]
+            parts = option.split(values[place["option"]])
+            lines += [place["indent"] + option.fill(extra, parts) for extra in option.lines(language) if parts]
+        else:
             lines.append(line)
-            continue
-        option = recipe.options[place["option"]]
-        if parts := option.split(values[place["option"]]):
-            lines += [place["indent"] + option.fill(extra, parts) for extra in option.lines(language)]
     return lines
 
 
@@ -68,22 +66,21 @@ def _wrap(script: Script, command: Command, wrap: str) -> Edit:
             f"If another recipe put {command.callee} there, take that out first: the two do not combine here.",
         )
     text = wrap.replace("{callee}", command.callee)
-    return Edit(start, end, text.rstrip(" ") if script.text[end : end + 1] in {"\r", "\n"} else text, "the build")
+    return Edit(start, end, text.rstrip(" ") if script.text[end : end + 1] in {"\r", "\n"} else text)
 
 
 def _block(syntax: Syntax, anchor: Anchor, change: Change, lines: list[str]) -> Edit:
     """The block, above the build and the comments over it, and set off by blank lines."""
-    text = syntax.script.text
+    text, newline = syntax.script.text, line_end(syntax)
     module = change.place == "module"
     statement = anchor.statement
     while module and statement.parent >= 0:
         statement = syntax.statements[statement.parent]
     at = max(lead(syntax, statement.start), first(syntax))
-    newline = "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
-    indent = text[at : len(text) - len(text[at:].lstrip(" \t"))]
+    indent = text[at : code(text, at)]
     written = "".join((indent + line if line else "") + newline for line in lines)
     blank = newline * (2 if module else 1)
-    return Edit(at, at, written + blank if begins_paragraph(text, at) else blank + written, "the block")
+    return Edit(at, at, written + blank if begins_paragraph(text, at) else blank + written)
 
 
 def _directive(syntax: Syntax, command: Command, directive: str) -> list[Edit]:
@@ -94,26 +91,21 @@ def _directive(syntax: Syntax, command: Command, directive: str) -> list[Edit]:
     """
     text = syntax.script.text
     at = line_start(text, syntax.statements[command.statement].start)
-    start = len(text) - len(text[at:].lstrip(" \t"))
+    start = code(text, at)
     begins_line = any(s.start == start and command.words[0].start < s.end for s in syntax.statements)
     if not begins_line or unquoted(command, text) != [command.words[0]]:
         return []
-    newline = "\r\n" if text[at:].split("\n", 1)[0].endswith("\r") else "\n"
-    return [Edit(at, at, text[at:start] + directive + newline, "the build")]
+    return [Edit(at, at, text[at:start] + directive + line_end(syntax))]
 
 
-def _imports(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
-    """Lines for the modules that are not imported yet.
-
-    Raises RefusedError if taking the change out could not tell later whether an import was there before.
-    """
+def _refuse_odd_imports(syntax: Syntax, modules: Iterable[str]) -> None:
+    """Raise RefusedError if taking the change out could not tell later whether an import was there before."""
     for module in modules:
         readers = users(syntax, module)
         if bool(readers) != (module in syntax.imports):
             what = "used here but not imported as a module at the top" if readers else "imported and never used"
             at = readers[0].offset if readers else syntax.imports[module]
             raise RefusedError(f"{module} is {what}", where=syntax.script.where(at), hint="Mend that first.")
-    return import_edits(syntax, modules)
 
 
 def import_edits(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
@@ -122,16 +114,12 @@ def import_edits(syntax: Syntax, modules: Iterable[str]) -> list[Edit]:
     That is before the first plain import of the top block with a later name, else behind the last one. Without a plain
     import there, it is where the parser says that the top block ends.
     """
-    text = syntax.script.text
-    newline = "\r\n" if "\r\n" in text else "\n"
+    text, newline = syntax.script.text, line_end(syntax)
     top = sorted((offset, name) for name, offset in syntax.imports.items() if offset < syntax.imports_end)
-    behind = syntax.imports_end
-    if top:
-        behind = next_line(text, top[-1][0])
+    behind = next_line(text, top[-1][0]) if top else syntax.imports_end
     edits: list[Edit] = []
     for module in sorted(set(modules) - set(syntax.imports)):
         at = max(next((offset for offset, name in top if name > module), behind), first(syntax))
         open_line = at > first(syntax) and text[at - 1] not in "\r\n"
-        line = f"{newline}import {module}" if open_line else f"import {module}{newline}"
-        edits.append(Edit(at, at, line, "an import"))
+        edits.append(Edit(at, at, f"{newline}import {module}" if open_line else f"import {module}{newline}"))
     return edits

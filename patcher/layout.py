@@ -20,6 +20,17 @@ def next_line(text: str, at: int) -> int:
     return text.find("\n", at) + 1 or len(text)
 
 
+def code(text: str, at: int) -> int:
+    """Where the blanks from an offset on end."""
+    return len(text) - len(text[at:].lstrip(" \t"))
+
+
+def line_end(syntax: Syntax) -> str:
+    """How the script's first line ends, and so every line that is put in."""
+    text = syntax.script.text
+    return "\r\n" if text[: next_line(text, 0)].endswith("\r\n") else "\n"
+
+
 def lead(syntax: Syntax, start: int) -> int:
     """Where the lines of a statement begin: with the comment lines directly above it, which stay with it."""
     text = syntax.script.text

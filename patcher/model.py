@@ -43,7 +43,6 @@ class Script:
 
     @property
     def data(self) -> bytes:
-        """The file's bytes."""
         return self.text.encode("utf8", "surrogateescape")
 
     def where(self, offset: int) -> str:
@@ -60,8 +59,7 @@ class Script:
     def edited(self, edits: Iterable[Edit]) -> Script:
         """The script with the edits spliced in. They do not overlap; at one offset the given order holds."""
         text = self.text
-        in_order = sorted(edits, key=lambda edit: (edit.start, edit.end))
-        for edit in in_order[::-1]:
+        for edit in sorted(edits, key=lambda edit: (edit.start, edit.end))[::-1]:
             text = text[: edit.start] + edit.text + text[edit.end :]
         return replace(self, text=text)
 
@@ -70,9 +68,8 @@ class Script:
 class Statement:
     """A statement: a whole and-or list in shell, a statement in Python, with everything inside it.
 
-    ``end`` lies behind its last character, the bodies of its here-documents included. ``body`` numbers the
-    list of statements in which it stands, ``parent`` is the index of the statement that holds this list,
-    or -1 at the top level. ``defines`` is the name of the function that it defines, or empty.
+    ``end`` lies behind the bodies of its here-documents. ``body`` numbers the list of statements in which it stands,
+    ``parent`` is the index of the statement that holds this list, or -1. ``defines`` is the function that it defines.
     """
 
     start: int
@@ -111,10 +108,9 @@ class Name:
 class Command:
     """A place where a program is run.
 
-    ``head`` is the span that a wrapper replaces, and ``callee`` the text in it: empty in shell, where a
-    wrapper is put before the first word; ``run(`` in Python, where it stands for ``run``. ``statement`` is
-    the index of the innermost statement around it. ``bar`` says why its words cannot be changed, in a word that the
-    anchor's kind explains; it is empty where they can.
+    ``head`` is the span that a wrapper replaces: empty in shell; in Python ``run(``, for which ``callee`` is ``run``.
+    ``statement`` is the index of the innermost statement around it. ``bar`` says why its words cannot be changed, in a
+    word that the anchor's kind explains.
     """
 
     words: tuple[Word, ...]
@@ -146,23 +142,22 @@ class Syntax:
             yield self.statements[index]
             index = self.statements[index].parent
 
-    def around(self, indices: Sequence[int]) -> Statement:
+    def around(self, indices: Sequence[int]) -> Statement | None:
         """The innermost statement that begins its line and stands before or around all statements of the indices."""
         chains = [list(self.chain(index)) for index in indices]
         bodies = [{statement.body for statement in chain} for chain in chains]
         for statement in chains[0]:
             if all(statement.body in others for others in bodies) and statement.begins_line(self.script.text):
                 return statement
-        return chains[0][-1]
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """Where a recipe's change goes: the tries of the one build, and the statement that holds them all.
 
-    ``verbs`` are, for each try, the span of the words that name the build (``docker buildx build``). ``behind``
-    are the offsets behind them where further words can be put, each once, however many tries share it. ``barred``
-    says why nothing that adds words at the end can be put before them, None where it can.
+    ``verbs`` are, for each try, the span of the words that name the build (``docker buildx build``), ``behind`` the
+    offsets where further words can be put, each once. ``barred`` says why the build cannot be wrapped.
     """
 
     commands: tuple[Command, ...]
@@ -174,12 +169,11 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replace ``text[start:end]`` by ``text``; ``reason`` says what for, for the review."""
+    """Replace ``text[start:end]`` by ``text``."""
 
     start: int
     end: int
     text: str
-    reason: str = ""
 
 
 class Verdict(StrEnum):
@@ -190,12 +184,15 @@ class Verdict(StrEnum):
     NOT_RUN = "not run"
 
 
+# The detail of a scenario that held because a script gives no occasion for it.
+ABSENT = "does not arise in this script"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check of the review found.
+    """What one check of the review found: ``detail`` in one line, ``evidence`` in as many as it takes to believe it.
 
-    ``check`` is its name, ``row`` the row of the contract that it stands for (0 for the static review),
-    ``detail`` one line, ``evidence`` as many lines as it takes to believe it.
+    ``row`` is the row of the contract that the check stands for, 0 for the static review.
     """
 
     check: str
@@ -246,22 +243,15 @@ class Option(Table, frozen=True):
 
     def pattern(self, escaped: str) -> str:
         """A regular expression for an escaped text with a value's parts in it, each a group with the word's name."""
-        named: set[str] = set()
-
-        def group(word: re.Match[str]) -> str:
-            if word[0] in named:
-                return f"(?P={word[0]})"
-            named.add(word[0])
-            return f"(?P<{word[0]}>{self.parts[word[0]].pattern})"
-
-        return self._word.sub(group, escaped)
+        groups = {word: f"(?P<{word}>{part.pattern})" for word, part in self.parts.items()}
+        return self._word.sub(lambda word: groups.pop(word[0], f"(?P={word[0]})"), escaped)
 
     @property
     def _word(self) -> Pattern:
         return re.compile(rf"\b(?:{'|'.join(self.parts)})\b")
 
     def words(self, value: str) -> dict[str, str]:
-        """The parts of a value by their words in lower case, as scenarios use them."""
+        """The parts of a value as scenarios use them: by their words in lower case."""
         return {word.lower(): part for word, part in (self.split(value) or {}).items()}
 
     def says(self, value: str) -> str:
@@ -271,13 +261,7 @@ class Option(Table, frozen=True):
 
 
 class Change(Table, frozen=True):
-    """What is done to the build in one language.
-
-    ``before`` are lines to put before the build, ``place`` is how far before: ``body``, in the list of statements in
-    which the build stands, or ``module``, at the top level. ``wrap`` goes before the build's words (in Python in place
-    of the call's ``callee(``), ``insert`` behind the words that name the build. ``imports`` are the Python modules
-    that all this needs. ``directive`` is a comment for the linter.
-    """
+    """What is done to the build in one language; docs/recipes.md describes the keys."""
 
     before: Lines = Lines()
     place: Annotated[str, Meta(pattern=r"^(body|module)\Z")] = "body"
@@ -288,11 +272,7 @@ class Change(Table, frozen=True):
 
 
 class Foreign(Table, frozen=True):
-    """A block of another origin, which is taken out before the recipe's own is put in.
-
-    It consists of the statements that assign or read at least one of ``variables``, and otherwise nothing but
-    ``reads`` and the hook. They are looked for in the script and in ``files``. ``variables[0]`` tells the forms apart.
-    """
+    """A block of another origin, which is taken out before the recipe's own is put in."""
 
     name: str
     variables: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -308,11 +288,7 @@ class Note(Table, frozen=True):
 
 
 class Recipe(Table, frozen=True):
-    """A change as data: where, what, the commit message, the options.
-
-    ``update`` is the subject if a block of ours is replaced. ``callers`` are files of the tree that tell which of
-    ``files`` is run. ``seen`` matches text of a block of an unknown form.
-    """
+    """A change as data: where, what, the commit message, the options."""
 
     summary: str
     anchor: str
@@ -342,10 +318,7 @@ class Recipe(Table, frozen=True):
         return {name: change for name, change in (("shell", self.shell), ("python", self.python)) if change}
 
     def values(self, chosen: Mapping[str, str]) -> dict[str, str]:
-        """All options with their values, from what ``--set`` gave.
-
-        Raises UsageError for an option that the recipe does not have and a value that does not fit.
-        """
+        """All options with their values, from what ``--set`` gave. Raises UsageError for what does not fit."""
         for name, value in chosen.items():
             option = self.options.get(name)
             if option is None:
@@ -360,10 +333,8 @@ class Recipe(Table, frozen=True):
 class Plan:
     """What is to be done to one script.
 
-    ``reference`` is the script without any block, the hook kept; ``result`` the script
-    as it shall be. Both are the script itself where nothing is to be done. ``anchor`` is the build in
-    ``syntax``, the syntax of ``script``; ``foreign`` the form that was found, if one was; ``values`` the
-    options with which a block of ours stands.
+    ``reference`` is the script without any block, the hook kept; ``result`` the script as it shall be. ``anchor`` is
+    the build in ``syntax``, the syntax of ``script``; ``values`` are the options with which a block of ours stands.
     """
 
     syntax: Syntax
@@ -371,7 +342,6 @@ class Plan:
     anchor: Anchor
     reference: Script
     result: Script
-    edits: tuple[Edit, ...] = ()
     foreign: Foreign | None = None
     values: Mapping[str, str] | None = None
 
@@ -395,9 +365,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where scripts come from: ``name`` for messages, ``repository`` if git has it, ``revision`` if not the
-    work tree but a commit is read (its full hash), ``only`` the one path if a lone script was named. ``held``
-    are the scripts that were read before, by path: None where there is none, an error where it cannot be read."""
+    """Where scripts come from: ``name`` for messages, ``repository`` if git has it, ``revision`` the full hash if a
+    commit is read, ``only`` the path of a lone script. ``held`` has what was read before, by path."""
 
     name: str
     root: Path
@@ -405,9 +374,6 @@ class Source:
     revision: str = ""
     only: str = ""
     held: Mapping[str, Script | InputError | None] = field(default_factory=dict, compare=False, repr=False)
-
-    def where(self, path: str) -> str:
-        return f"{self.name}:{path}" if self.revision else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,11 +387,8 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A recipe applied to a source: what is changed in which file, and what the review found.
-
-    ``pairs`` are the files before and after, empty where there is nothing to do. ``findings`` are those of
-    the static review, then those of the scenarios.
-    """
+    """A recipe applied to a source, or taken out (``reverse``): ``pairs`` are the changed files before and after,
+    ``findings`` the review's."""
 
     source: Source
     recipe: Recipe
@@ -433,7 +396,8 @@ class Patch:
     plan: Plan
     pairs: tuple[tuple[Script, Script], ...]
     findings: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    reverse: bool = False
 
     @property
     def broken(self) -> tuple[Finding, ...]:
@@ -446,9 +410,8 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A revision to work on: ``name`` as it was asked for or a branch's short name, ``label`` the same as a
-    file's or branch's name and unlike all others, ``revision`` what git calls it. ``error`` says why there is no
-    ``commit``."""
+    """A revision to work on: ``name`` as it was asked for, ``label`` as a file's or branch's name that no other target
+    has, ``revision`` as git calls it. ``error`` says why there is no ``commit``."""
 
     name: str
     label: str
@@ -470,13 +433,17 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options."""
+    """A revision and its change, or the error that stood in the way. ``strict`` and ``check`` as in the options.
+
+    ``place`` says where the patch is: ``patch_file``, the branch ``created`` or the ``patch`` itself.
+    """
 
     target: Target
     change: Patch | None = None
     error: CiPatcherError | None = None
     strict: bool = False
     check: bool = False
+    place: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def result(self) -> Result:

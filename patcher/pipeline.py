@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from patcher import anchors, inject, sources, takeout
 from patcher.emit import git
-from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
+from patcher.errors import InputError, NoBuildError, RefusedError
 from patcher.layout import without_comments
 from patcher.model import Anchor, Finding, Patch, Plan, Recipe, Script, Source, State, Syntax, Verdict
 from patcher.review import static
@@ -62,15 +63,9 @@ def planned(syntax: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
 
 
 def _put_in(plan: Plan, bare: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
-    """The plan with its edits and result: ``bare`` is the syntax of its reference."""
-    anchor = plan.anchor if bare is plan.syntax and plan.anchor else anchors.find(recipe.anchor, bare)
-    edits = inject.insertion(bare, recipe, values, anchor)
-    return replace(plan, edits=edits, result=bare.script.edited(edits))
-
-
-def may_build(script: Script) -> bool:
-    """Whether an anchor of any kind can be in a script. If not, it need not be parsed."""
-    return any(anchors.may_hold(kind, script) for kind in anchors.kinds())
+    """The plan with its result: ``bare`` is the syntax of its reference."""
+    anchor = plan.anchor if bare is plan.syntax else anchors.find(recipe.anchor, bare)
+    return replace(plan, result=bare.script.edited(inject.insertion(bare, recipe, values, anchor)))
 
 
 def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
@@ -140,14 +135,6 @@ def advice(source: Source, recipe: Recipe, plan: Plan) -> list[str]:
     return [*recipe.advice.get("about", ()), *hook, *recipe.advice.get("patch", ()), *(note.text for note in there)]
 
 
-def state(source: Source, recipe: Recipe, values: Mapping[str, str]) -> tuple[Plan | None, CiPatcherError | None]:
-    """For `inspect`: the plan, or what stands in its way. Raises InputError where a file cannot be read."""
-    try:
-        return examine(source, recipe, values), None
-    except RefusedError as error:
-        return None, error
-
-
 def change(
     source: Source,
     recipe: Recipe,
@@ -169,7 +156,7 @@ def change(
     pairs = [(found.script, result)] if result.text != found.script.text else []
     if not reverse:
         pairs += _companions(source, recipe, found)
-    done = Patch(source, recipe, values, found, tuple(pairs))
+    done = Patch(source, recipe, values, found, tuple(pairs), reverse=reverse)
     if not pairs:
         return done
     findings = _static(done, result, reverse, verify)
@@ -181,13 +168,11 @@ def change(
 
 def _companions(source: Source, recipe: Recipe, found: Plan) -> list[tuple[Script, Script]]:
     """The other files in which a foreign block left something."""
-    pairs: list[tuple[Script, Script]] = []
-    for path in found.foreign.files if found.foreign and not source.only else ():
-        script = sources.read(source, path)
-        edits = takeout.removals(parse(script), found.foreign, recipe) if script and found.foreign else []
-        if script and edits:
-            pairs.append((script, script.edited(edits)))
-    return pairs
+    if not found.foreign or source.only:
+        return []
+    scripts = [script for path in found.foreign.files if (script := sources.read(source, path))]
+    changed = [script.edited(takeout.removals(parse(script), found.foreign, recipe)) for script in scripts]
+    return [(old, new) for old, new in zip(scripts, changed, strict=True) if old != new]
 
 
 def _static(done: Patch, result: Script, reverse: bool, verify: bool) -> list[Finding]:
@@ -248,20 +233,10 @@ def scenarios(
         return [Finding("scenarios", Verdict.NOT_RUN, "the recipe has none")]
     from patcher.review import behaviour  # not for a run without scenarios
 
-    loaded = behaviour.load_scenarios(recipe.folder, recipe.name)
-    return list(
-        behaviour.run(
-            loaded,
-            found.reference,
-            result or found.script,
-            options=values,
-            companions=named(source, found.script),
-            exhaustive=exhaustive,
-            keep=keep,
-            jobs=jobs,
-            progress=progress,
-        )
-    )
+    loaded = behaviour.load_scenarios(recipe.folder)
+    run = partial(behaviour.run, loaded, found.reference, result or found.script, options=values)
+    companions = named(source, found.script)
+    return list(run(companions=companions, exhaustive=exhaustive, keep=keep, jobs=jobs, progress=progress))
 
 
 def named(source: Source, script: Script) -> dict[str, Script]:
@@ -273,19 +248,16 @@ def named(source: Source, script: Script) -> dict[str, Script]:
     for path in sources.listing(source, "ci"):
         if path in script.text and path != script.path and len(found) < _MOST_COMPANIONS:
             with suppress(InputError):
-                companion = sources.read(source, path)
-                found |= {path: companion} if companion else {}
+                if companion := sources.read(source, path):
+                    found[path] = companion
     return found
 
 
 def contract(recipe: Recipe) -> dict[int, str]:
-    """The rows of the contract that the recipe's scenarios stand for, each with a few words on what it is about.
-
-    Empty where the recipe has none. Raises UsageError where they are broken.
-    """
+    """The rows of the contract of the recipe's scenarios, with a few words on each. Raises UsageError."""
     if not (recipe.folder / "scenarios.toml").is_file():
         return {}
     from patcher.review import scenarios as read  # as above
 
-    loaded = read.load(recipe.folder, recipe.name)
+    loaded = read.load(recipe.folder)
     return {row: loaded.rows.get(row, "") for row in sorted({*loaded.rows, *(one.row for one in loaded.scenarios)})}

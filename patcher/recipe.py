@@ -15,9 +15,8 @@ from patcher.errors import UsageError
 from patcher.model import Lines, Option, Pattern, Recipe
 
 DESCRIBED = "docs/recipes.md describes every key."
+# The line of a block in whose place an option's lines go.
 OPTION_LINE = re.compile(r"(?P<indent>[ \t]*)# option: (?P<option>[a-z][a-z0-9-]*)")
-"""The line of a block in whose place an option's lines go."""
-
 _PART = re.compile(r"\b[A-Z][A-Z0-9_]*\b")
 _DEFINED = {
     "shell": re.compile(r"(?:function[ \t]+)?(?P<name>[\w-]+)[ \t]*\([ \t]*\)"),
@@ -103,21 +102,18 @@ def _problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """What msgspec cannot check: the key and what is wrong with it."""
     if not recipe.changes:
         yield "shell", "neither [shell] nor [python] is given"
-    paths = [("files", path) for path in recipe.files] + [("callers", path) for path in recipe.callers]
-    paths += [(f"notes[{i}].path", note.path) for i, note in enumerate(recipe.notes)]
-    paths += [(f"replaces[{i}].files", path) for i, form in enumerate(recipe.replaces) for path in form.files]
-    for key, path in paths:
-        if _outside(path):
-            yield key, f"{path!r} is not a path from the tree's root, like ci/test/script.sh"
+    paths = {"files": recipe.files, "callers": recipe.callers}
+    paths |= {f"notes[{i}].path": (note.path,) for i, note in enumerate(recipe.notes)}
+    paths |= {f"replaces[{i}].files": form.files for i, form in enumerate(recipe.replaces)}
+    for key, path in ((key, path) for key, some in paths.items() for path in some if _outside(path)):
+        yield key, f"{path!r} is not a path from the tree's root, like ci/test/script.sh"
     for key, subject in (("subject", recipe.subject), ("update", recipe.update)):
         if not subject or subject.strip() != subject or _CONTROL.search(subject) or "\n" in subject:
             yield key, "one line is needed, without blanks around it"
         if _DROPPED.match(subject):
             yield key, "`git am` drops how it begins"
-    for key, body in (
-        ("body", recipe.body),
-        *((f"options.{name}.body", one.body) for name, one in recipe.options.items()),
-    ):
+    bodies = {"body": recipe.body} | {f"options.{name}.body": option.body for name, option in recipe.options.items()}
+    for key, body in bodies.items():
         if _CONTROL.search(body) or any(map(_CUT.match, body.split("\n"))):
             yield key, "`git am` would end the message at a line of it, or refuse it"
     for language, change in recipe.changes.items():

@@ -39,9 +39,7 @@ def git(
     repository: Path, arguments: Sequence[str], *, check: bool = True, data: bytes = b"", alone: bool = False
 ) -> CompletedProcess[bytes]:
     """Run git in a repository; ``alone`` without anyone's configuration and without a repository around the folder.
-
-    Raises InputError where it fails, cannot be run or does not answer.
-    """
+    Raises InputError where it fails, cannot be run or does not answer."""
     environment = _alone(repository) if alone else _environment()
     command = ["git", *_NO_PROGRAMS, "-C", str(repository), *arguments]
     try:
@@ -89,10 +87,8 @@ def reason(error: OSError) -> str:
 
 
 class Objects:
-    """The objects of a repository, by one ``git cat-file`` for all of them, while the context lasts.
-
-    Raises InputError where git cannot read the repository. What is missing is not fetched.
-    """
+    """The objects of a repository, by one ``git cat-file`` while the context lasts. What is missing is not fetched.
+    Raises InputError where git cannot read the repository."""
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
@@ -110,14 +106,13 @@ class Objects:
             raise InputError(said(done), where=where, hint=hint)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
+    def _end(self, *_: object) -> None:
         if self._process:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+    __exit__ = _end
 
     def get(self, name: str, kind: str, where: str) -> tuple[str, bytes] | None:
         """The hash and content of an object of this kind, under any name that git knows. None where this clone does
@@ -202,7 +197,7 @@ def _missing(kind: str, name: str, where: str) -> InputError:
 
 
 def too_large(size: int, where: str) -> InputError:
-    """The error for what is no script because of its size."""
+    """The error for what is too large to be a script."""
     return InputError(f"{size:,} bytes are too many for a script", where=where)
 
 
@@ -216,15 +211,10 @@ def script(path: str, data: bytes, mode: int, where: str) -> Script:
 
 
 def known_commits(objects: Objects, hashes: Sequence[str]) -> None:
-    """Check that the repository has these commits. A shallow clone does not have them all, so there any may be meant.
-    Raises UsageError for one that is missing."""
+    """Raise UsageError for a commit that the repository has not. A shallow clone does not have all: any is believed."""
     missing = [name for name in hashes if objects.get(name, "commit", name) is None]
-    if not missing:
-        return
-    shallow = git(objects.repository, ["rev-parse", "--is-shallow-repository"], check=False).stdout
-    if shallow.strip() != b"true":
-        raise UsageError(
-            f"--rebased-from {missing[0]}: this repository has no such commit",
-            where=str(objects.repository),
-            hint="Fetch it first, or leave the trailer out: it is for readers who look the commit up.",
-        )
+    shallow = ["rev-parse", "--is-shallow-repository"]
+    if missing and git(objects.repository, shallow, check=False).stdout.strip() != b"true":
+        what = f"--rebased-from {missing[0]}: this repository has no such commit"
+        hint = "Fetch it first, or leave the trailer out: it is for readers who look the commit up."
+        raise UsageError(what, where=str(objects.repository), hint=hint)

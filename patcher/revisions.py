@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
 
-from patcher import pipeline, sources
+from patcher import anchors, sources
 from patcher.errors import InputError, UsageError
 from patcher.model import Recipe, Target
 from patcher.sources import Objects
@@ -22,12 +22,11 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 def select(objects: Objects, names: Sequence[str], recipe: Recipe) -> tuple[list[Target], str]:
-    """The revisions that names, globs, tags and other revisions stand for, each once, in the given order; and a line
-    for the reader on the branches that are left out, or nothing.
+    """The revisions that names, globs and tags stand for, each once, in the given order; and a line on the branches
+    that are left out.
 
-    Without a name: the release branches that may hold an image build, then the default branch. A local branch comes
-    before a remote's of the same name. A name that git does not know becomes a target without a commit. Raises
-    UsageError where nothing is named and nothing found.
+    Without a name: the release branches that may hold an image build, then the default branch. A name that git does
+    not know becomes a target without a commit. Raises UsageError where nothing is named and nothing found.
     """
     refs = _refs(objects)
     branches, remotes, tags = _by_name(refs)
@@ -74,14 +73,12 @@ def _default(
 ) -> tuple[list[Target], str]:
     remote, head = _head(objects, refs)
     pool = [name for name in branches if not remote or f"refs/remotes/{remote}/{name}" in refs]
-    releases = sorted((name for name in pool if _RELEASE.fullmatch(name) and name != head), key=_natural)
-    names = [*releases, *([head] if head in pool or head == "HEAD" else [])]
+    names = sorted((name for name in pool if _RELEASE.fullmatch(name) and name != head), key=_natural)
+    names += [head] if head in pool or head == "HEAD" else []
     labels = {_label(name) for name in (*branches, *tags)}
-    taken = [
-        target
-        for target in _targets(objects, {name: branches.get(name, name) for name in names})
-        if not _made_here(target, recipe, labels) and (target.name == head or _may_build(objects, target, recipe))
-    ]
+    found = _targets(objects, {name: branches.get(name, name) for name in names})
+    taken = [target for target in found if not _made_here(target, recipe, labels)]
+    taken = [target for target in taken if target.name == head or _may_build(objects, target, recipe)]
     if not taken:
         what = "neither a release branch with an image build nor a default branch is here"
         raise UsageError(what, where=str(objects.repository), hint="Name the branches, tags or revisions.")
@@ -105,11 +102,8 @@ def _left_out(objects: Objects, names: Sequence[str]) -> str:
 
 def _head(objects: Objects, refs: Mapping[str, str]) -> tuple[str, str]:
     """The remote that names a default branch, and that branch; else no remote, and HEAD's branch or HEAD itself."""
-    heads: dict[str, str] = {}
-    for ref, symref in refs.items():
-        found = re.fullmatch(r"refs/remotes/(.+)/HEAD", ref)
-        if found and symref.startswith(f"refs/remotes/{found[1]}/"):
-            heads[found[1]] = symref.removeprefix(f"refs/remotes/{found[1]}/")
+    pairs = (re.fullmatch(r"refs/remotes/(.+)/HEAD\0refs/remotes/\1/(.+)", f"{ref}\0{to}") for ref, to in refs.items())
+    heads = {found[1]: found[2] for found in pairs if found}
     for remote in (*sources.REMOTES, *sorted(heads)):
         if remote in heads:
             return remote, heads[remote]
@@ -125,7 +119,7 @@ def _may_build(objects: Objects, target: Target, recipe: Recipe) -> bool:
         scripts = [objects.script(target.commit.name, path, path) for path in recipe.files]
     except InputError:
         return True
-    return any(pipeline.may_build(script) for script in scripts if script)
+    return any(anchors.may_hold(recipe.anchor, script) for script in scripts if script)
 
 
 def _made_here(target: Target, recipe: Recipe, labels: set[str]) -> bool:
@@ -143,28 +137,26 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _targets(objects: Objects, wanted: Mapping[str, str]) -> list[Target]:
-    """The targets of names and what git calls them. Their labels are unlike each other in any case."""
-    targets: list[Target] = []
-    taken: set[str] = set()
+    """The targets of names and what git calls them. No two labels differ in case alone."""
+    targets: dict[str, Target] = {}
     for name, ref in wanted.items():
         labels = chain([_label(name)], (f"{_label(name)}-{number}" for number in count(2)))
-        label = next(label for label in labels if label.lower() not in taken)
-        taken.add(label.lower())
+        label = next(label for label in labels if label.lower() not in targets)
         revision = re.sub(r"^refs/(heads|remotes|tags)/", "", ref) or name
         try:
             commit = objects.commit(ref)
             error = None if commit else _unknown(name)
         except InputError as odd:
             commit, error = None, odd
-        targets.append(Target(name, label, revision, commit, error))
-    return targets
+        targets[label.lower()] = Target(name, label, revision, commit, error)
+    return list(targets.values())
 
 
 def _unknown(name: str) -> InputError:
     if os.path.isdir(name):
         return InputError("a folder, not a branch", hint=f"Is it the clone? ci-patcher backport --repo {name}")
     what = "no branch or tag matches" if _GLOB.search(name) else "no such branch, tag or revision here"
-    return InputError(what, hint="`git branch --all` and `git tag` list what there is; nothing is fetched.")
+    return InputError(what, hint=sources.WHAT_THERE_IS)
 
 
 def _label(name: str) -> str:

@@ -20,13 +20,11 @@ __all__ = ["Objects", "git", "known_commits"]  # of the repository, for those wh
 MOST = 300
 # A clone of a fork may have both remotes. Changes are backported to upstream's branches.
 REMOTES = ("upstream", "origin")
+WHAT_THERE_IS = "`git branch --all` and `git tag` list what there is; nothing is fetched."
 
 
 def read(source: Source, path: str) -> Script | None:
-    """The script at a path from the source's root, or None where there is none.
-
-    Raises InputError where it cannot be read or is no text.
-    """
+    """The script at a path from the source's root, None where there is none. Raises InputError where it is no text."""
     if path in source.held:
         held = source.held[path]
         if isinstance(held, InputError):
@@ -61,10 +59,8 @@ def _from_disk(source: Source, path: str) -> Script | None:
 
 
 def listing(source: Source, folder: str) -> tuple[str, ...]:
-    """The paths of regular files below a folder of a tree, sorted, at most ``MOST``. No link is followed.
-
-    Raises InputError where git cannot read the tree.
-    """
+    """The paths of at most ``MOST`` regular files below a folder of a tree, sorted. No link is followed. Raises
+    InputError where git cannot read the tree."""
     if source.revision and source.repository:
         with Objects(source.repository) as objects:
             return _files(folder, partial(objects.modes, source.revision))
@@ -97,10 +93,8 @@ def _modes(root: str, folder: str) -> dict[str, int]:
 
 
 def tree(path: Path) -> Source:
-    """The source at a path: the root of a tree, or one script.
-
-    Raises InputError where there is nothing, UsageError where a lone script's place in its tree is unknown.
-    """
+    """The source at a path, the root of a tree or one script. Raises InputError where there is nothing, UsageError
+    where a lone script's place in its tree is unknown."""
     where, hint = str(path), "Name the root of a source tree, or one script."
     try:
         mode = path.stat().st_mode
@@ -117,7 +111,7 @@ def tree(path: Path) -> Source:
 
 
 def _toplevel(folder: Path) -> Path | None:
-    """The work tree around a folder. A folder in no repository is a plain folder."""
+    """The work tree around a folder, None if it is in no repository."""
     here = Path(os.path.abspath(folder))
     return next((candidate for candidate in (here, *here.parents) if (candidate / ".git").exists()), None)
 
@@ -126,31 +120,21 @@ def _below_ci(file: Path) -> str:
     """The path of a lone script in its tree: from its innermost folder named ci on."""
     for folder in file.parents:
         if folder.name == "ci":
-            return PurePosixPath("ci", file.relative_to(folder)).as_posix()
-    raise UsageError(
-        "a lone script, and nothing tells its path in the tree",
-        where=str(file),
-        hint="Name the root of its tree instead, or keep it below a folder named ci.",
-    )
+            return file.relative_to(folder.parent).as_posix()
+    hint = "Name the root of its tree instead, or keep it below a folder named ci."
+    raise UsageError("a lone script, and nothing tells its path in the tree", where=str(file), hint=hint)
 
 
 def revision(repository: Path, rev: str) -> Source:
-    """The source at a revision of a repository, without a checkout. A branch that is not here is a remote's.
-
-    Raises InputError where git cannot read the repository or does not know the revision.
-    """
+    """The source at a revision of a repository, without a checkout. A branch that is not here is a remote's. Raises
+    InputError where git cannot read the repository or does not know the revision."""
     with Objects(repository) as objects:
         if rev.startswith("-"):
             raise InputError(f"not a revision: {rev!r}", where=str(repository))
         for name in (rev, *(f"{remote}/{rev}" for remote in REMOTES if rev)):
-            commit = objects.commit(name)
-            if commit:
+            if commit := objects.commit(name):
                 return Source(name, repository, repository, revision=commit.name)
-    raise InputError(
-        f"the revision {rev!r} is unknown here",
-        where=str(repository),
-        hint="`git branch --all` and `git tag` list what there is; nothing is fetched.",
-    )
+    raise InputError(f"the revision {rev!r} is unknown here", where=str(repository), hint=WHAT_THERE_IS)
 
 
 def inside(source: Source) -> str:
@@ -163,14 +147,11 @@ def is_committed(source: Source, scripts: Sequence[Script]) -> bool:
     """Whether a work tree's files are those of HEAD; also where there is no HEAD to differ from."""
     if source.revision or source.repository is None:
         return True
-    try:
-        with Objects(source.repository) as objects:
-            for script in scripts:
-                path = PurePosixPath(inside(source), script.path).as_posix()
-                if _lines(objects.script("HEAD", path, path)) != _lines(script):
-                    return False
-    except InputError:
-        pass
+    with suppress(InputError), Objects(source.repository) as objects:
+        for script in scripts:
+            path = PurePosixPath(inside(source), script.path).as_posix()
+            if _lines(objects.script("HEAD", path, path)) != _lines(script):
+                return False
     return True
 
 
@@ -181,11 +162,8 @@ def _lines(script: Script | None) -> list[str] | None:
 
 def author_of(folder: Path) -> str:
     """``Name <mail>`` from git's configuration for a folder, or empty."""
-    name, mail = (
-        git(folder, ["config", "--get", key], check=False).stdout.decode("utf8", "replace").strip()
-        for key in ("user.name", "user.email")
-    )
-    name, mail = (re.sub(r"[<>\r\n]", "", text) for text in (name, mail))
+    said = (git(folder, ["config", "--get", key], check=False).stdout for key in ("user.name", "user.email"))
+    name, mail = (re.sub(r"[<>\r\n]", "", text.decode("utf8", "replace").strip()) for text in said)
     return f"{name} <{mail}>" if name and mail else ""
 
 
@@ -198,11 +176,8 @@ def set_date() -> str:
 
 
 def identity(source: Source, author: str, date: str) -> tuple[str, str]:
-    """The author (``Name <mail>``) and date (``SECONDS ZONE``) of the patch, each empty where unknown.
-
-    What is given wins; then git's configuration for the author; ``SOURCE_DATE_EPOCH``, then the base commit,
-    for the date.
-    """
+    """The author (``Name <mail>``) and date (``SECONDS ZONE``) of the patch: what is given, else what git's
+    configuration, ``SOURCE_DATE_EPOCH`` and the base commit say. Each is empty where unknown."""
     author = author or author_of(source.repository or source.root)
     date = date or set_date()
     if not date and source.repository:

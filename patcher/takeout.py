@@ -12,14 +12,12 @@ from patcher.inject import block_lines, inserted
 from patcher.layout import begins_paragraph, first, lead, line_start, next_line, unquoted, users, without_comments
 from patcher.model import Anchor, Change, Command, Edit, Foreign, Recipe, Statement, Syntax
 
-_BY_HAND = "Take it out by hand, then run `ci-patcher patch` again. Seen: "
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Our change in a script: how to take it out, its options, and whether every try of the build has it."""
 
-    edits: tuple[Edit, ...]
+    edits: list[Edit]
     values: dict[str, str]
     whole: bool
 
@@ -34,13 +32,11 @@ def ours(syntax: Syntax, recipe: Recipe, anchor: Anchor) -> Standing | None:
     edits, whole = _at_the_build(syntax, change, anchor)
     if block is None and (recipe.defines or not edits):
         return None
-    values = {name: option.default for name, option in recipe.options.items()}
-    if block:
-        edits.append(block[0])
-        values = block[1]
+    edits += [block[0]] if block else []
+    values = block[1] if block else recipe.values({})
     edits += _unimport(syntax, change, edits)
     _refuse_called(syntax, recipe, edits)
-    return Standing(tuple(edits), values, whole and bool(block or not change.before))
+    return Standing(edits, values, whole and bool(block or not change.before))
 
 
 def _block(syntax: Syntax, recipe: Recipe, change: Change) -> tuple[Edit, dict[str, str]] | None:
@@ -56,11 +52,8 @@ def _block(syntax: Syntax, recipe: Recipe, change: Change) -> tuple[Edit, dict[s
         if standing := _standing(syntax, recipe, start):
             return _with_blank_lines(text, start, standing[0], change.place), standing[1]
     if defining:
-        raise RefusedError(
-            f"{recipe.defines} is defined here, but not in the form that this recipe has written",
-            where=syntax.script.where(defining[0].start),
-            hint=_BY_HAND + _line(text, defining[0].start),
-        )
+        what = f"{recipe.defines} is defined here, but not in the form that this recipe has written"
+        raise _by_hand(syntax, what, defining[0].start)
     return None
 
 
@@ -88,8 +81,8 @@ def _with_blank_lines(text: str, start: int, end: int, place: str) -> Edit:
     below = re.compile(blank).match(text, end)
     above = re.compile(rf"(?:{blank})\Z").search(text[:start])
     if below:
-        return Edit(start, below.end(), "", "the block")
-    return Edit(above.start() if above else start, end, "", "the block")
+        return Edit(start, below.end(), "")
+    return Edit(above.start() if above else start, end, "")
 
 
 def _refuse_called(syntax: Syntax, recipe: Recipe, edits: Sequence[Edit]) -> None:
@@ -97,15 +90,15 @@ def _refuse_called(syntax: Syntax, recipe: Recipe, edits: Sequence[Edit]) -> Non
     text = without_comments(syntax.script.text)
     for name in re.finditer(rf"\b{re.escape(recipe.defines)}\b", text) if recipe.defines else ():
         if not any(edit.start <= name.start() < edit.end for edit in edits):
-            raise RefusedError(
-                f"{recipe.defines} is called in a place where this recipe has not put it",
-                where=syntax.script.where(name.start()),
-                hint=_BY_HAND + _line(text, name.start()),
-            )
+            what = f"{recipe.defines} is called in a place where this recipe has not put it"
+            raise _by_hand(syntax, what, name.start())
 
 
-def _line(text: str, offset: int) -> str:
-    return text[line_start(text, offset) : next_line(text, offset)].strip()
+def _by_hand(syntax: Syntax, what: str, at: int) -> RefusedError:
+    text = syntax.script.text
+    line = text[line_start(text, at) : next_line(text, at)].strip()
+    hint = f"Take it out by hand, then run `ci-patcher patch` again. Seen: {line}"
+    return RefusedError(what, where=syntax.script.where(at), hint=hint)
 
 
 # what stands at the build itself
@@ -116,8 +109,8 @@ def _at_the_build(syntax: Syntax, change: Change, anchor: Anchor) -> tuple[list[
     text = syntax.script.text
     edits: list[Edit] = []
     whole = True
-    for command, (verb, _) in zip(anchor.commands, anchor.verbs, strict=True) if change.wrap else ():
-        wrapped = _wrapped(text, command, verb, change)
+    for command in anchor.commands if change.wrap else ():
+        wrapped = _wrapped(text, command, change)
         if not wrapped:
             whole = False
             continue
@@ -125,29 +118,26 @@ def _at_the_build(syntax: Syntax, change: Change, anchor: Anchor) -> tuple[list[
             at = line_start(text, syntax.statements[command.statement].start)
             above = re.compile(rf"[ \t]*{re.escape(change.directive)}\r?\n\Z").search(text[:at])
             if above and [word.start for word in unquoted(command, text)] == [wrapped.end()]:
-                edits.append(Edit(above.start(), above.end(), "", "the build"))
+                edits.append(Edit(above.start(), above.end(), ""))
         callee = wrapped.groupdict().get("callee")
-        edits.append(Edit(*wrapped.span(), f"{callee}(" if callee else "", "the build"))
+        edits.append(Edit(*wrapped.span(), f"{callee}(" if callee else ""))
     words = inserted(syntax, change)
     for behind, following in pairwise([*anchor.behind, len(text)]) if change.insert else ():
         # On the line of the words that name the build, where another recipe's words may stand before them.
         at = text.find(words, behind, min(following, next_line(text, behind)))
-        if at < 0:
-            whole = False
-        else:
-            edits.append(Edit(at, at + len(words), "", "the build"))
+        whole = whole and at >= 0
+        edits += [Edit(at, at + len(words), "")] if at >= 0 else []
     return edits, whole
 
 
-def _wrapped(text: str, command: Command, verb: int, change: Change) -> re.Match[str] | None:
+def _wrapped(text: str, command: Command, change: Change) -> re.Match[str] | None:
     """The wrapper before the words that name the build, with what it wraps in the group ``callee``."""
     start, end = command.head
     if start < 0:
         return None
     before, callee, after = change.wrap.partition("{callee}")
-    if not callee:  # in shell, where another recipe's may stand before it
-        starts = [word.start for word in command.words if word.start < verb]
-        return next(filter(None, (re.compile(re.escape(before)).match(text, at) for at in starts)), None)
+    if not callee:
+        return re.compile(re.escape(before)).match(text, start)
     # Behind it, in the head, blanks and comments can stand that were there before.
     pattern = rf"{re.escape(before)}(?P<callee>.+){re.escape(after.rstrip(' '))} ?(?=(?:\s|#[^\n]*\n)*\Z)"
     return re.compile(pattern, re.DOTALL).match(text, start, end)
@@ -157,12 +147,12 @@ def _unimport(syntax: Syntax, change: Change, gone: Sequence[Edit]) -> list[Edit
     """Take out the imports that only what is taken out needs."""
     text = syntax.script.text
     edits: list[Edit] = []
-    spans = [(edit.start, edit.end) for edit in gone if not edit.text]  # not what a wrapper leaves behind
+    spans = [edit for edit in gone if not edit.text]  # not what a wrapper leaves behind
     for module in change.imports:
         readers = users(syntax, module) if module in syntax.imports else []
-        if readers and all(any(start <= name.offset < end for start, end in spans) for name in readers):
+        if readers and all(any(span.start <= name.offset < span.end for span in spans) for name in readers):
             at = syntax.imports[module]
-            edits.append(Edit(max(line_start(text, at), first(syntax)), next_line(text, at), "", "an import"))
+            edits.append(Edit(max(line_start(text, at), first(syntax)), next_line(text, at), ""))
     return edits
 
 
@@ -194,7 +184,7 @@ def removals(syntax: Syntax, form: Foreign, recipe: Recipe) -> list[Edit]:
         # A blank line goes along where two would meet, or where one would open a list of statements.
         following = re.compile(r"[ \t]*\r?\n").match(text, end)
         spare = following and begins_paragraph(text, start)
-        edits.append(Edit(start, following.end() if following and spare else end, "", "a foreign block"))
+        edits.append(Edit(start, following.end() if following and spare else end, ""))
     return edits
 
 
@@ -212,10 +202,8 @@ def _belongs(syntax: Syntax, statement: Statement, form: Foreign, hook: str) -> 
 
 
 def refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str] = ()) -> None:
-    """Raise RefusedError if a block stands here, or is left, that is like none of the known forms.
-
-    ``gone`` are the variables of the foreign block that was taken out.
-    """
+    """Raise RefusedError if a block stands here that is like none of the known forms, or if one of the variables
+    ``gone`` with a foreign block is left."""
     variables = set(gone)
     left = [name.offset for name in syntax.names if name.name in variables][:1]
     if not left:
@@ -227,8 +215,4 @@ def refuse_unknown(syntax: Syntax, recipe: Recipe, gone: Iterable[str] = ()) -> 
 
 def unknown(syntax: Syntax, recipe: Recipe, offset: int) -> RefusedError:
     """The error for a block of an unknown form."""
-    return RefusedError(
-        f"this is like none of the forms that the recipe {recipe.name} knows",
-        where=syntax.script.where(offset),
-        hint=_BY_HAND + _line(syntax.script.text, offset),
-    )
+    return _by_hand(syntax, f"this is like none of the forms that the recipe {recipe.name} knows", offset)

@@ -30,6 +30,10 @@ class Done:
     error: str
 
     @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
     def first(self) -> str:
         return self.error.split("\n", 1)[0]
 
@@ -67,29 +71,38 @@ def script(root: Path, content: bytes = BUILD, path: str = SCRIPT, mode: int = 0
     return file
 
 
-def git(cwd: Path, *arguments: str | Path, data: bytes = b"") -> bytes:
+def git(cwd: Path, *arguments: str | Path, data: bytes = b"", check: bool = True, date: str = "") -> bytes:
+    """What git prints. ``date`` is that of the commits that it makes."""
     identity = ["-c", "user.name=C O Mitter", "-c", "user.email=committer@example.org"]
+    sealed = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}  # also in a fixture of the session
+    dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date} if date else {}
     done = subprocess.run(
-        ["git", *identity, *arguments], cwd=cwd, input=data, capture_output=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr.decode()
+        ["git", *identity, *arguments], cwd=cwd, env=os.environ | sealed | dates, input=data, capture_output=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stderr.decode()
     return done.stdout
 
 
 def repository(root: Path, fixture: str = "29.x") -> Path:
     """A repository with one commit, which holds a fixture's tree."""
     shutil.copytree(FIXTURES / fixture, root)
+    return committed(root)
+
+
+def committed(root: Path) -> Path:
+    """A folder as a repository with one commit, which holds what is in it."""
     git(root, "init", "--quiet", "--initial-branch=main")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message=base", "--date=2024-05-06T07:08:09+0000")
     return root
 
 
-def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything below a folder, to tell whether a call wrote there."""
-    found: dict[str, tuple[int, bytes]] = {}
+def state_of(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Everything below a folder, with the time of its last change: to tell whether a call wrote there."""
+    found: dict[str, tuple[int, int, bytes]] = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
         regular = path.is_file() and not path.is_symlink() and status.st_size < 1 << 22
-        found[str(path.relative_to(folder))] = status.st_mode, path.read_bytes() if regular else b""
+        found[str(path.relative_to(folder))] = status.st_mode, status.st_mtime_ns, path.read_bytes() if regular else b""
     return found

@@ -74,4 +74,4 @@ def tree(tmp_path: Path) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def scenarios() -> Scenarios:
     """The contract of the cache block."""
-    return behaviour.load_scenarios(ROOT / "snippets" / "docker-build-cache", "docker-build-cache")
+    return behaviour.load_scenarios(ROOT / "snippets" / "docker-build-cache")

@@ -30,119 +30,20 @@ CORPUS = {
     )
     for language, suffix in (("shell", ".sh"), ("python", ".py"))
 }
+# With a bar between them.
 TOKENS = {
-    "shell": [
-        *(
-            "docker build .",
-            "docker",
-            "build",
-            "buildx",
-            "podman build .",
-            "$X",
-            '"${X[@]}"',
-            "X=docker",
-            "sudo",
-            "exec",
-        ),
-        *("if", "then", "else", "elif", "fi", "for x in a; do", "done", "while", "case x in a)", ";;", "esac", "time"),
-        *(
-            "{",
-            "}",
-            "(",
-            ")",
-            "[[",
-            "]]",
-            "((",
-            "))",
-            "$(",
-            "`",
-            "'",
-            '"',
-            "\\",
-            "<<EOF\n",
-            "\nEOF\n",
-            "<<<",
-            ">",
-            "2>&1",
-        ),
-        *(
-            "&&",
-            "||",
-            "|",
-            "&",
-            ";",
-            "!",
-            "#",
-            "\n",
-            " ",
-            "\t",
-            "\r\n",
-            "f() {",
-            "x=(",
-            "$((",
-            "${",
-            "=",
-            "--",
-            "-t x",
-            "é",
-        ),
-    ],
-    "python": [
-        *(
-            "['docker', 'build', '.']",
-            "'docker'",
-            "'build'",
-            "c",
-            "c = ",
-            "c += ",
-            "run(",
-            "subprocess.run(",
-            "[",
-            "]",
-            "*",
-        ),
-        *(
-            "(",
-            ")",
-            ",",
-            ":",
-            ".",
-            "=",
-            "if x:\n    ",
-            "else:\n    ",
-            "def f(cmd):\n    ",
-            "lambda: ",
-            "for c in x:\n    ",
-        ),
-        *(
-            "@",
-            "import os\n",
-            "from x import y\n",
-            "return ",
-            "global c\n",
-            "'",
-            '"',
-            "'''",
-            "f'{",
-            "\\",
-            "#",
-            "\n",
-            "    ",
-        ),
-        *(
-            "\t",
-            "\r\n",
-            "\f",
-            ";",
-            "shell=True",
-            "not ",
-            "os.getenv('X')",
-            "append",
-            "try:\n    ",
-            "class A:\n    ",
-            "é",
-        ),
-    ],
+    "shell": (
+        'docker build .¦docker¦build¦buildx¦podman build .¦$X¦"${X[@]}"¦X=docker¦sudo¦exec¦'
+        "if¦then¦else¦elif¦fi¦for x in a; do¦done¦while¦case x in a)¦;;¦esac¦time¦"
+        "{¦}¦(¦)¦[[¦]]¦((¦))¦$(¦`¦'¦\"¦\\¦<<EOF\n¦\nEOF\n¦<<<¦>¦2>&1¦"
+        "&&¦||¦|¦&¦;¦!¦#¦\n¦ ¦\t¦\r\n¦f() {¦x=(¦$((¦${¦=¦--¦-t x¦é"
+    ),
+    "python": (
+        "['docker', 'build', '.']¦'docker'¦'build'¦c¦c = ¦c += ¦run(¦subprocess.run(¦[¦]¦*¦"
+        "(¦)¦,¦:¦.¦=¦if x:\n    ¦else:\n    ¦def f(cmd):\n    ¦lambda: ¦for c in x:\n    ¦"
+        "@¦import os\n¦from x import y\n¦return ¦global c\n¦'¦\"¦'''¦f'{¦\\¦#¦\n¦    ¦"
+        "\t¦\r\n¦\f¦;¦shell=True¦not ¦os.getenv('X')¦append¦try:\n    ¦class A:\n    ¦é"
+    ),
 }
 
 
@@ -200,7 +101,7 @@ def _patched(found: Plan, recipe: Recipe, language: str) -> None:
 
 def mutated(source: random.Random, language: str) -> str:
     """A script of the fixtures in which a few places are changed, or a heap of tokens."""
-    tokens = TOKENS[language]
+    tokens = TOKENS[language].split("¦")
     if source.random() < 0.3:
         return "".join(source.choice(tokens) + source.choice(["", " ", "\n"]) for _ in range(source.randrange(30)))
     text = source.choice(CORPUS[language])

@@ -3,67 +3,41 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from patcher import backport, pipeline, recipe
-from patcher.cli import main
 from patcher.model import Finding, Patch, Verdict
 from patcher.parse import python, shell
 from patcher.sources import Objects
+from tests import command
+from tests.command import Done, state_of
 from tests.conftest import FIXTURES
 
 PARSERS = (python, shell)  # imported here, so that the processes that are forked need not do so each time
 BRANCHES = ("25.x", "26.x", "27.x", "28.x", "29.x", "30.x", "31.x", "master")
 WHO = ("--author", "A U Thor <author@example.org>")
 PATCH = "0001-ci-optionally-cache-docker-build-layers-on-the-CI-ho.patch"
-ENVIRONMENT = {
-    "PATH": os.environ.get("PATH", os.defpath),
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-    **{f"GIT_{who}_{what}": "C O Mitter" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-}
 DATE = 1_700_000_000
 RECIPE = recipe.load("docker-build-cache", [recipe.bundled()])
 
 
-def git(cwd: Path, *arguments: str, date: int = DATE, data: str | None = None, check: bool = True) -> str:
-    environment = ENVIRONMENT | {f"GIT_{who}_DATE": f"{date} +0200" for who in ("AUTHOR", "COMMITTER")}
-    done = subprocess.run(
-        ["git", *arguments], cwd=cwd, env=environment, input=data, capture_output=True, text=True, check=False
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def git(cwd: Path, *arguments: str, date: int = DATE, check: bool = True) -> str:
+    return command.git(cwd, *arguments, date=f"{date} +0200", check=check).decode().strip()
 
 
-def run(repo: Path, *arguments: str | Path, verify: bool = False) -> Result:
-    """The command in this process, as a shell would call it."""
-    options = [] if verify else ["--no-verify"]
-    result = CliRunner().invoke(main, ["backport", "--repo", str(repo), *map(str, arguments), *options])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def listing(folder: Path) -> dict[str, tuple[int, int, str]]:
-    """Every file below a folder: size, time of the last change and hash."""
-    found: dict[str, tuple[int, int, str]] = {}
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        found[str(path.relative_to(folder))] = status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest()
-    return found
+def run(repo: Path, *arguments: str | Path) -> Done:
+    """The command in this process, without what takes long."""
+    return command.here(Path(), "backport", "--repo", repo, *arguments, "--no-verify")
 
 
 def commit(repo: Path, branch: str, tree: Path, date: int = DATE) -> None:
@@ -191,7 +165,7 @@ def test_branches_that_it_made_are_left_out(repo: Path, monkeypatch: pytest.Monk
         git(repo, "branch", "--quiet", "-D", branch)
     git(repo, "tag", "v28.1", "29.x")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
-    assert run(repo, "29.x", "v28.1", "--branch", "my/cache-", *WHO).exit_code == 0
+    assert run(repo, "29.x", "v28.1", "--branch", "my/cache-", *WHO).status == 0
     assert selected(repo, []) == ["29.x: 29.x", "master: master"]
     git(repo, "branch", "--force", "29.x", "my/cache-29.x")  # the patch was merged
     assert selected(repo, []) == ["29.x: 29.x", "master: master"]
@@ -200,8 +174,8 @@ def test_branches_that_it_made_are_left_out(repo: Path, monkeypatch: pytest.Monk
 def test_nothing_named_and_nothing_found(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet", "--initial-branch=odd")
     result = run(tmp_path)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "Name the branches" in result.stderr
+    assert (result.status, result.text) == (2, "")
+    assert "Name the branches" in result.error
 
 
 def test_labels_are_safe_and_unlike_each_other(repo: Path) -> None:
@@ -218,7 +192,7 @@ def test_every_patch_is_taken_by_git_am_on_its_branch(repo: Path, out: Path) -> 
     pick = git(repo, "rev-parse", "v29.0")
     trailers = ("--github-pull", "#31545", "--rebased-from", pick, "--signoff")
     result = run(repo, *BRANCHES, "-o", out, *WHO, *trailers)
-    assert result.exit_code == 0, result.stderr
+    assert result.status == 0, result.error
     assert names(out) == [f"{branch}/{PATCH}" for branch in BRANCHES]
     for branch in BRANCHES:
         git(repo, "checkout", "--quiet", "--detach", branch)
@@ -233,36 +207,36 @@ def test_every_patch_is_taken_by_git_am_on_its_branch(repo: Path, out: Path) -> 
             repo, "log", "-1", "--format=%cd", "--date=raw", branch
         )
         assert f"Base: {branch}, commit {git(repo, 'rev-parse', branch)}" in (out / branch / PATCH).read_text()
-    assert run(repo, "HEAD", *WHO).stderr.startswith("HEAD: ci/test/02_run_container.py: nothing to do")
+    assert run(repo, "HEAD", *WHO).error.startswith("HEAD: ci/test/02_run_container.py: nothing to do")
 
 
 def test_the_same_bytes_again_and_on_stdout(repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(repo, "2[89].x", "-o", out, *WHO).exit_code == 0
+    assert run(repo, "2[89].x", "-o", out, *WHO).status == 0
     result = run(repo, "2[89].x", *WHO)
-    assert result.stdout_bytes == b"".join((out / name).read_bytes() for name in names(out))
-    (repo / "mbox").write_bytes(result.stdout_bytes)
+    assert result.out == b"".join((out / name).read_bytes() for name in names(out))
+    (repo / "mbox").write_bytes(result.out)
     assert git(repo, "mailsplit", "-o.git", "mbox") == "2"
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    assert "\nDate: Fri, 2 Jan 1970 00:00:00 +0000\n" in run(repo, "29.x", *WHO).stdout
+    assert "\nDate: Fri, 2 Jan 1970 00:00:00 +0000\n" in run(repo, "29.x", *WHO).text
 
 
 @pytest.mark.parametrize(("form", "name"), [("diff", "diff"), ("markdown", "md")])
 def test_other_forms(repo: Path, out: Path, form: str, name: str) -> None:
-    assert run(repo, "29.x", "-o", out, "--format", form).exit_code == 0
+    assert run(repo, "29.x", "-o", out, "--format", form).status == 0
     assert names(out) == [f"29.x/{PATCH.removesuffix('patch')}{name}"]
 
 
 def test_without_an_author_it_is_a_diff_and_says_so(repo: Path, out: Path) -> None:
-    assert "the author of the commit is unknown" in run(repo, "29.x", "-o", out).stderr
+    assert "the author of the commit is unknown" in run(repo, "29.x", "-o", out).error
     git(repo, "checkout", "--quiet", "29.x")
     git(repo, "apply", "--check", str(out / "29.x" / PATCH.replace(".patch", ".diff")))
-    assert run(repo, "29.x", "28.x").exit_code == 2
+    assert run(repo, "29.x", "28.x").status == 2
 
 
 def test_reverse_takes_it_out_again(repo: Path, out: Path) -> None:
-    assert run(repo, "27.x", "31.x", "--branch", "with-", *WHO).exit_code == 0
+    assert run(repo, "27.x", "31.x", "--branch", "with-", *WHO).status == 0
     result = run(repo, "with-27.x", "with-31.x", "29.x", "--reverse", "-o", out, *WHO, "--pr-body")
-    assert "29.x: ci/test/02_run_container.sh: nothing to do" in result.stderr
+    assert "29.x: ci/test/02_run_container.sh: nothing to do" in result.error
     for branch in ("27.x", "31.x"):
         git(repo, "checkout", "--quiet", "--detach", f"with-{branch}")
         git(repo, "am", "--quiet", str(out / f"with-{branch}" / PATCH))
@@ -285,7 +259,7 @@ def test_revisions_with_the_same_scripts_are_reviewed_once(
         return change(source, *arguments, **options)
 
     monkeypatch.setattr(pipeline, "change", counted)
-    assert run(repo, "28.x", "28.1", "-o", out, *WHO).exit_code == 0
+    assert run(repo, "28.x", "28.1", "-o", out, *WHO).status == 0
     assert seen.read_text() == "28.x\n"
     assert "Base: 28.1, commit " in (out / "28.1" / PATCH).read_text()
     assert "Base: 28.x, commit " in (out / "28.x" / PATCH).read_text()
@@ -301,11 +275,11 @@ def test_one_failing_branch_stops_nothing(repo: Path, out: Path, tree: Callable[
         commit(repo, branch, FIXTURES / folder)
     commit(repo, "cut", script.parents[2])
     result = run(repo, "22.x", "27.x", "two-builds", "cut", "nonsuch", "29.x", "-o", out, *WHO)
-    assert (result.exit_code, names(out)) == (4, [f"{branch}/{PATCH}" for branch in ("27.x", "29.x")])
-    assert "cut: ci/test/02_run_container.sh:" in result.stderr
-    assert "nonsuch: no such branch" in result.stderr
-    assert "22.x: " not in result.stderr
-    table = {line.split(" | ")[0].strip("| "): line for line in result.stdout.splitlines() if line.startswith("| ")}
+    assert (result.status, names(out)) == (4, [f"{branch}/{PATCH}" for branch in ("27.x", "29.x")])
+    assert "cut: ci/test/02_run_container.sh:" in result.error
+    assert "nonsuch: no such branch" in result.error
+    assert "22.x: " not in result.error
+    table = {line.split(" | ")[0].strip("| "): line for line in result.text.splitlines() if line.startswith("| ")}
     assert "| skipped: no image build " in table["22.x"]
     assert "| error: ci/test/02_run_container.sh:" in table["cut"]
     assert "| patched " in table["29.x"]
@@ -327,11 +301,11 @@ def test_the_exit_status(repo: Path, out: Path, branches: Sequence[str], status:
     commit(repo, "22.x", FIXTURES / "no-build")
     git(repo, "branch", "21.x")
     commit(repo, "two", FIXTURES / "two-builds")
-    assert run(repo, *branches, "-o", out, *WHO).exit_code == status
+    assert run(repo, *branches, "-o", out, *WHO).status == status
 
 
 def test_a_check_says_which_branches_need_a_patch(repo: Path) -> None:
-    assert run(repo, "28.x", "31.x", "--branch", "x-", *WHO).exit_code == 0
+    assert run(repo, "28.x", "31.x", "--branch", "x-", *WHO).status == 0
     commit(repo, "22.x", FIXTURES / "no-build")
     found: list[tuple[list[str], int]] = []
     for names in (["28.x", "x-31.x", "22.x"], ["x-28.x", "x-31.x", "22.x"], ["22.x"]):
@@ -349,12 +323,12 @@ def test_a_check_says_which_branches_need_a_patch(repo: Path) -> None:
 def test_a_failed_review_gives_no_patch(repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patcher.review.static.second_run", lambda *_: Finding("a check", Verdict.BROKEN))
     result = run(repo, "28.x", "29.x", "-o", out, *WHO)
-    assert (result.exit_code, names(out)) == (1, [])
-    assert "28.x: the review failed, so there is no patch:" in result.stderr
+    assert (result.status, names(out)) == (1, [])
+    assert "28.x: the review failed, so there is no patch:" in result.error
     monkeypatch.undo()
     result = run(repo, "28.x", "-o", out, *WHO, "--strict")
-    assert (result.exit_code, names(out)) == (1, [])
-    assert "--strict: a check was skipped" in result.stderr
+    assert (result.status, names(out)) == (1, [])
+    assert "--strict: a check was skipped" in result.error
 
 
 @pytest.mark.parametrize(
@@ -373,15 +347,15 @@ def test_a_failed_review_gives_no_patch(repo: Path, out: Path, monkeypatch: pyte
 )
 def test_wrong_options(original: Path, options: Sequence[str], says: str) -> None:
     result = run(original, "29.x", *options)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert says in result.stderr
+    assert (result.status, result.text) == (2, "")
+    assert says in result.error
 
 
 def test_a_commit_that_a_shallow_clone_cannot_know_is_believed(original: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", "--depth=1", original.as_uri(), "shallow")
     (tmp_path / "shallow/.git/shallow").write_text(git(original, "rev-parse", "master") + "\n")
     result = run(tmp_path / "shallow", "master", *WHO, "--rebased-from", "0" * 40)
-    assert f"\nRebased-From: {'0' * 40}\n" in result.stdout
+    assert f"\nRebased-From: {'0' * 40}\n" in result.text
 
 
 # what is written
@@ -417,34 +391,34 @@ def rebasing(repo: Path) -> Path:
 @pytest.mark.parametrize("kind", [worktree, bare, dirty, rebasing])
 def test_the_repository_is_only_read(repo: Path, out: Path, tmp_path: Path, kind: Callable[[Path], Path]) -> None:
     there = kind(repo)
-    before = listing(tmp_path)
+    before = state_of(tmp_path)
     branches = ("25.x", "29.x", "master")
     result = run(there, *branches, "-o", out, *WHO)
-    assert result.exit_code == 0, result.stderr
+    assert result.status == 0, result.error
     assert names(out) == [f"{branch}/{PATCH}" for branch in branches]
     shutil.rmtree(out)
-    assert listing(tmp_path) == before
+    assert state_of(tmp_path) == before
 
 
 def test_a_partial_clone_names_what_it_lacks(repo: Path, out: Path, tmp_path: Path) -> None:
     git(repo, "config", "uploadpack.allowFilter", "true")
     git(tmp_path, "clone", "--quiet", "--filter=blob:none", repo.as_uri(), "partial")
-    before = listing(tmp_path)
+    before = state_of(tmp_path)
     result = run(tmp_path / "partial", "25.x", "27.x", "master", "-o", out, *WHO)
-    assert (result.exit_code, names(out)) == (4, [f"master/{PATCH}"])
+    assert (result.status, names(out)) == (4, [f"master/{PATCH}"])
     blob = git(repo, "rev-parse", "27.x:ci/test/02_run_container.sh")
-    assert f"27.x: ci/test/02_run_container.sh: its blob {blob} is not in this clone" in result.stderr
+    assert f"27.x: ci/test/02_run_container.sh: its blob {blob} is not in this clone" in result.error
     shutil.rmtree(out)
-    assert listing(tmp_path) == before
+    assert state_of(tmp_path) == before
 
 
 def test_branches_are_all_that_is_written(repo: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     branches = ("25.x", "master")
-    assert run(repo, *branches, "-o", out, *WHO).exit_code == 0
-    before = listing(repo)
+    assert run(repo, *branches, "-o", out, *WHO).status == 0
+    before = state_of(repo)
     result = run(repo, *branches, "--branch", "cache/", *WHO)
-    assert result.exit_code == 0, result.stderr
-    after = listing(repo)
+    assert result.status == 0, result.error
+    after = state_of(repo)
     new = {path for path in after if path not in before}
     assert all(
         path.startswith((".git/objects/", ".git/refs/heads/cache", ".git/logs/refs/heads/cache")) for path in new
@@ -463,40 +437,40 @@ def test_branches_are_all_that_is_written(repo: Path, out: Path, monkeypatch: py
         assert abs(int(git(repo, "log", "-1", "--format=%ct", made)) - time.time()) < 300
     refs = git(repo, "for-each-ref")
     monkeypatch.setattr(time, "time", lambda: DATE)  # the same commits but for the committer's date
-    assert run(repo, *branches, "--branch", "cache/", *WHO).exit_code == 0
+    assert run(repo, *branches, "--branch", "cache/", *WHO).status == 0
     assert git(repo, "for-each-ref") == refs
 
 
 def test_no_branch_is_moved_without_force_and_none_that_is_checked_out(repo: Path, tmp_path: Path) -> None:
     git(repo, "branch", "x-28.x", "master")
     refs = git(repo, "for-each-ref")
-    objects = listing(repo / ".git/objects")
+    objects = state_of(repo / ".git/objects")
     result = run(repo, "27.x", "28.x", "--branch", "x-", *WHO)
-    assert result.exit_code == 2
-    assert "x-28.x exists already" in result.stderr
-    assert (git(repo, "for-each-ref"), listing(repo / ".git/objects")) == (refs, objects)
+    assert result.status == 2
+    assert "x-28.x exists already" in result.error
+    assert (git(repo, "for-each-ref"), state_of(repo / ".git/objects")) == (refs, objects)
     git(repo, "worktree", "add", "--quiet", str(tmp_path / "tree"), "x-28.x")
-    assert "is checked out" in run(repo, "27.x", "28.x", "--branch", "x-", "--force", *WHO).stderr
+    assert "is checked out" in run(repo, "27.x", "28.x", "--branch", "x-", "--force", *WHO).error
     assert git(repo, "for-each-ref") == refs
     git(repo, "worktree", "remove", str(tmp_path / "tree"))
     result = run(repo, "27.x", "28.x", "--branch", "x-", "--force", *WHO)
-    assert (result.exit_code, git(repo, "rev-parse", "x-28.x^")) == (0, git(repo, "rev-parse", "28.x"))
+    assert (result.status, git(repo, "rev-parse", "x-28.x^")) == (0, git(repo, "rev-parse", "28.x"))
 
 
 @pytest.mark.parametrize("prefix", ["a b", "-x", "29.x/", "x.lock/../"])
 def test_a_prefix_that_git_refuses(repo: Path, prefix: str) -> None:
     refs = git(repo, "for-each-ref")
-    assert run(repo, "29.x", f"--branch={prefix}", *WHO).exit_code == 2
+    assert run(repo, "29.x", f"--branch={prefix}", *WHO).status == 2
     assert git(repo, "for-each-ref") == refs
 
 
 def test_a_branch_under_rebase_is_not_moved(repo: Path) -> None:
     rebasing(repo)
-    assert run(repo, "other", "--branch", "x-", *WHO).exit_code == 0
+    assert run(repo, "other", "--branch", "x-", *WHO).status == 0
     git(repo, "branch", "--force", "x-one", "other")
     (repo / ".git/rebase-merge/head-name").write_text("refs/heads/x-one\n")
     result = run(repo, "one", "--branch", "x-", "--force", *WHO)
-    assert "x-one is checked out or being rebased" in result.stderr
+    assert "x-one is checked out or being rebased" in result.error
 
 
 # the folder
@@ -522,9 +496,9 @@ def test_what_is_written_is_complete(
 
     monkeypatch.setattr(os, "replace", failing)
     result = run(repo, "2*.x", "-o", out, *WHO)
-    assert result.exit_code == status
-    assert "Not finished. Done are 3 of 5:" in result.stderr
-    assert says in result.stderr
+    assert result.status == status
+    assert "Not finished. Done are 3 of 5:" in result.error
+    assert says in result.error
     assert names(out) == [f"{branch}/{PATCH}" for branch in ("25.x", "26.x", "27.x")]
     for branch in ("25.x", "26.x", "27.x"):
         git(repo, "checkout", "--quiet", "--detach", branch)
@@ -534,7 +508,7 @@ def test_what_is_written_is_complete(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_leaves_no_process_behind(repo: Path, out: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "patcher", "backport", "--repo", str(repo), "-o", str(out), *WHO],
+        command.command("backport", "--repo", repo, "-o", out, *WHO),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )  # fmt: skip
@@ -560,8 +534,8 @@ def test_a_killed_process_is_an_error_for_its_branch(repo: Path, monkeypatch: py
 
     monkeypatch.setattr(pipeline, "change", killed)
     result = run(repo, "29.x", "28.x", *WHO)
-    assert result.exit_code == 4
-    assert "29.x: the process that worked on it was killed\n  Is there enough memory?\n" in result.stderr
+    assert result.status == 4
+    assert "29.x: the process that worked on it was killed\n  Is there enough memory?\n" in result.error
 
 
 def children(parent: int) -> list[str]:
@@ -574,24 +548,24 @@ def children(parent: int) -> list[str]:
 def test_a_folder_among_the_branches_is_named(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo.parent)
     hint = f"Is it the clone? ci-patcher backport --repo {repo.name}"
-    assert f"{repo.name}: a folder, not a branch\n  {hint}\n" in run(repo, repo.name, "28.x", *WHO).stderr
+    assert f"{repo.name}: a folder, not a branch\n  {hint}\n" in run(repo, repo.name, "28.x", *WHO).error
 
 
 def test_many_patches_on_stdout_are_not_for_one_git_am(repo: Path) -> None:
     said = "Each patch is for its own branch, not all for one git am: -o DIR writes files\n"
-    assert said in run(repo, "27.x", "28.x", *WHO).stderr
-    assert said not in run(repo, "28.x", *WHO).stderr
+    assert said in run(repo, "27.x", "28.x", *WHO).error
+    assert said not in run(repo, "28.x", *WHO).error
 
 
 def test_the_summary_as_data(repo: Path, out: Path) -> None:
     result = run(repo, "28.x", "nonsuch", "--json", *WHO)
-    data = json.loads(result.stdout)
+    data = json.loads(result.text)
     first, second = data["branches"]
-    assert (result.exit_code, data["status"]) == (4, 4)
+    assert (result.status, data["status"]) == (4, 4)
     assert (first["branch"], first["result"], first["state"]) == ("28.x", "patched", "the hook only")
     assert (first["commit"], first["patch"][:5]) == (git(repo, "rev-parse", "28.x"), "From ")
     assert (second["result"], second["error"]["status"]) == ("error", 4)
-    data = json.loads(run(repo, "28.x", "--json", "-o", out, "--pr-body", *WHO).stdout)
+    data = json.loads(run(repo, "28.x", "--json", "-o", out, "--pr-body", *WHO).text)
     assert data["branches"][0]["patch_file"] == f"28.x/{PATCH}"
     assert "patch" not in data["branches"][0]
     assert data["pull_request"] == (out / "pull-request.md").read_text()
@@ -603,7 +577,7 @@ def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> 
     git(repo, "checkout", "--quiet", "master")
     branches = ("22.x", "29.1", "27.x", "28.x", "master")
     result = run(repo, *branches, "-o", out, "--pr-body", "--github-pull", "#31545", *WHO)
-    assert result.exit_code == 0, result.stderr
+    assert result.status == 0, result.error
     text = (out / "pull-request.md").read_text()
     for part in (
         "DANGER_DOCKER_BUILD_CACHE_HOST_DIR is set",
@@ -621,15 +595,6 @@ def test_the_text_of_the_pull_request(repo: Path, out: Path, tmp_path: Path) -> 
     assert str(tmp_path) not in text
     (tmp_path / "recipes").mkdir()
     on_stdout = run(repo, "28.x", "--pr-body", *WHO, "--recipes", tmp_path / "recipes")
-    assert "ci-patcher backport --repo . 28.x -o out\n" in on_stdout.stdout
-    assert on_stdout.stdout.startswith("If DANGER_DOCKER")
-    assert on_stdout.stderr.startswith("| Branch")
-
-
-def test_a_reader_that_has_enough_is_no_error(repo: Path) -> None:
-    command = [sys.executable, "-m", "patcher", "backport", "--repo", str(repo), "2*.x", "--no-verify", *WHO]
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
-    os.close(writer)
-    assert (done.stderr, done.returncode) == (b"", 0)
+    assert "ci-patcher backport --repo . 28.x -o out\n" in on_stdout.text
+    assert on_stdout.text.startswith("If DANGER_DOCKER")
+    assert on_stdout.error.startswith("| Branch")

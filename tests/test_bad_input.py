@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from click.testing import CliRunner
 
-from patcher.cli import main
 from tests.command import BUILD, SCRIPT, WHO, call, command, git, here, repository, script, state_of
 from tests.conftest import FIXTURES
 
@@ -36,12 +34,7 @@ def tree(content: bytes) -> Callable[[Path], list[Argument]]:
 
 
 def link(target: str) -> Callable[[Path], list[Argument]]:
-    def make(root: Path) -> list[Argument]:
-        script(root).unlink()
-        (root / SCRIPT).symlink_to(target)
-        return [root]
-
-    return make
+    return odd(lambda path: path.symlink_to(target))
 
 
 def odd(make: Callable[[Path], object]) -> Callable[[Path], list[Argument]]:
@@ -53,17 +46,17 @@ def odd(make: Callable[[Path], object]) -> Callable[[Path], list[Argument]]:
     return made
 
 
-def loop(root: Path) -> list[Argument]:
-    (root / "loop").symlink_to("loop")
-    return [root / "loop"]
-
-
 def revision(*arguments: str) -> Callable[[Path], list[Argument]]:
     def make(root: Path) -> list[Argument]:
         repository(root / "clone")
         return list(arguments)
 
     return make
+
+
+def loop(root: Path) -> list[Argument]:
+    (root / "loop").symlink_to("loop")
+    return [root / "loop"]
 
 
 def bare(root: Path) -> list[Argument]:
@@ -99,7 +92,7 @@ ROWS = [
     Row("a binary without a NUL", tree(b"docker build\n" + bytes(range(1, 256))), 4, SCRIPT + ":3:"),
     Row("a NUL byte", tree(b"#!/bin/bash\ndocker \0build .\n"), 4, SCRIPT + ":2:8: a NUL byte", ""),
     Row("20 MB", tree(b"docker build .\n" * 1400000), 4, SCRIPT + ": 21,000,000 bytes", ""),
-    Row("cut off in a quote", tree(b"docker build .\necho 'cut"), 4, SCRIPT + ":2:5: unexpected", "bash -n"),
+    Row("cut off in a quote", tree(b"docker build .\necho 'cut"), 4, SCRIPT + ":2:6: unexpected", "bash -n"),
     Row("cut off in double quotes", tree(b'docker build "cut\n'), 4, SCRIPT + ":1:14: unexpected", "bash -n"),
     Row("cut off in a here-document", tree(b"docker build - << E\nFROM\n"), 4, SCRIPT + ":1:16: "),
     Row("cut off in an if", tree(b"if true; then\n  docker build .\n"), 4, SCRIPT + ":"),
@@ -170,16 +163,14 @@ def test_patch(row: Row, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_inspect(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = [os.fsdecode(argument) for argument in row.make(tmp_path)]
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["inspect", *arguments])
+def test_inspect(row: Row, tmp_path: Path) -> None:
+    done = here(tmp_path, "inspect", *row.make(tmp_path))
     if row.status == 3:  # to report just that is what it is for
-        assert (done.exit_code, done.stderr) == (0, "")
-        _says(row, tmp_path, done.stdout.partition("\n")[2].removeprefix("  "))
+        assert (done.status, done.error) == (0, "")
+        _says(row, tmp_path, done.text.partition("\n")[2].removeprefix("  "))
     else:
-        assert (done.exit_code, done.stdout) == (row.status, "")
-        _says(row, tmp_path, done.stderr)
+        assert (done.status, done.out) == (row.status, b"")
+        _says(row, tmp_path, done.error)
 
 
 def _says(row: Row, root: Path, said: str) -> None:
@@ -265,13 +256,16 @@ def test_a_full_disk_behind_stdout(tmp_path: Path) -> None:
 
 def test_stdout_closed_early(tmp_path: Path) -> None:
     script(tmp_path, BUILD + b"# " + b"x" * 80 + b"\n")
-    for arguments in (["patch", "--no-verify", *WHO], ["patch", "--no-verify", "--json"], ["inspect"], ["recipes"]):
+    for arguments in (
+        ["patch", tmp_path, "--no-verify", *WHO],
+        ["patch", tmp_path, "--no-verify", "--json"],
+        ["inspect", tmp_path],
+        ["recipes"],
+        ["backport", "--repo", repository(tmp_path / "clone"), "main", "--no-verify", *WHO],
+    ):
         reader, writer = os.pipe()
         os.close(reader)
-        folder = [] if arguments == ["recipes"] else [tmp_path]
-        done = subprocess.run(
-            command(*arguments, *folder), stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
-        )
+        done = subprocess.run(command(*arguments), stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
         os.close(writer)
         assert (done.returncode, b"roken" in done.stderr, b"Traceback" in done.stderr) == (0, False, False), done.stderr
 

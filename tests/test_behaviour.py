@@ -177,7 +177,7 @@ def test_where_the_original_cannot_run_nothing_is_judged(tmp_path: Path, head: s
     text = (RECIPE / "scenarios.toml").read_text().replace('root = "{H}"', 'root = "{H}"\nseconds = 1')
     shutil.copytree(RECIPE, tmp_path, dirs_exist_ok=True)
     (tmp_path / "scenarios.toml").write_text(text)
-    scenarios = behaviour.load_scenarios(tmp_path, "docker-build-cache")
+    scenarios = behaviour.load_scenarios(tmp_path)
     findings = behaviour.run(scenarios, plain(head=HEAD + head), patched(head=HEAD + head), options={})
     assert {finding.verdict for finding in findings} == {Verdict.NOT_RUN}
     assert all(said in finding.detail for finding in findings)

@@ -395,7 +395,8 @@ def test_no_line_of_the_review_is_taken_for_a_patch(name: str, tmp_path: Path) -
     done = patched(root, "--", name)
     below = done.out.split(b"\n---\n", 1)[1].split(b"\n\n", 1)[0]
     assert len(below.split(b"\n")) in {6, 7}  # text of others is never broken
-    assert all(line.startswith(b"  ") and line.isascii() and b"\x1b" not in line for line in below.split(b"\n"))
+    assert all(re.match(rb"  [^\x00-\x1f\x7f]+\Z", line) for line in below.split(b"\n"))
+    assert not re.search("[\x80-\x9f\u2028]", below.decode())
     assert len(re.findall(rb"(?m)^From ", done.out)) == 1
     am(root, done.out)
     assert git(root, "show", "--format=", "--name-only", "-z", "HEAD").rstrip(b"\0").decode() == name

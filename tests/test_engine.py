@@ -84,7 +84,7 @@ def review(source: Source, found: Engine) -> tuple[Finding, ...]:
     change = pipeline.change(source, RECIPE, RECIPE.values({}), verify=False)
     assert not change.broken
     (patched,) = [after for _, after in change.pairs if after.path == change.plan.script.path]
-    scenarios = behaviour.load_scenarios(RECIPE.folder, RECIPE.name)
+    scenarios = behaviour.load_scenarios(RECIPE.folder)
     return engine.run(CASES, scenarios, change.plan.reference, patched, found, BASE, options=change.values)
 
 
@@ -137,7 +137,7 @@ def test_an_unpatched_tree_fails_the_command(found: Engine, unharmed: dict[str, 
 def test_the_structure_of_the_merged_block_breaks(found: Engine, unharmed: dict[str, set[str]]) -> None:
     assert unharmed
     plan = pipeline.examine(sources.tree(FIXTURES / "29.1"), RECIPE, RECIPE.values({}))
-    scenarios = behaviour.load_scenarios(RECIPE.folder, RECIPE.name)
+    scenarios = behaviour.load_scenarios(RECIPE.folder)
     findings = engine.run(CASES, scenarios, plan.reference, plan.script, found, BASE, options={})
     held = {finding.row for finding in findings if finding.verdict is Verdict.HELD}
     # It leaves its temporary directory behind in every run.

@@ -25,7 +25,7 @@ SCRIPTS = {
 @needs_sandbox
 @pytest.mark.parametrize(("original", "script", "option"), SCRIPTS.values(), ids=SCRIPTS)
 def test_every_point_and_signal(original: Script, script: Script, option: str) -> None:
-    scenarios = replace(behaviour.load_scenarios(RECIPE, "docker-build-cache"), scenarios=())
+    scenarios = replace(behaviour.load_scenarios(RECIPE), scenarios=())
     findings = behaviour.run(scenarios, original, script, options={"cache-to": option}, exhaustive=True)
     assert {finding.row for finding in findings} == {7, 8, 14}
     for finding in findings:
@@ -37,7 +37,7 @@ def test_every_point_and_signal(original: Script, script: Script, option: str) -
 @needs_sandbox
 def test_every_line_of_python() -> None:
     """In Python each line of the block and of the library that it calls is a point, so fewer kinds of signal."""
-    scenarios = behaviour.load_scenarios(RECIPE, "docker-build-cache")
+    scenarios = behaviour.load_scenarios(RECIPE)
     kinds = {
         "SIGTERM to the group at every point, the build: ok",
         "SIGINT to the group at every point, the build: broken",
@@ -58,7 +58,7 @@ def test_every_line_of_python() -> None:
 @needs_sandbox
 def test_a_block_that_cleans_up_only_when_all_goes_well_is_caught() -> None:
     """The enumeration can say no: without its traps the block fails where no fixed point of the quick scenarios is."""
-    scenarios = replace(behaviour.load_scenarios(RECIPE, "docker-build-cache"), scenarios=())
+    scenarios = replace(behaviour.load_scenarios(RECIPE), scenarios=())
     text = "".join(line for line in patched().text.splitlines(keepends=True) if not line.startswith("  trap "))
     findings = behaviour.run(scenarios, plain(), Script(EXECUTED, text), options={}, exhaustive=True)
     assert {finding.row for finding in findings if finding.verdict is Verdict.BROKEN} >= {7}

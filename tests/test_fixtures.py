@@ -47,10 +47,8 @@ TREES = [
     Tree("25.x", SOURCED, (BUILD,)),
     Tree("two-builds", SHELL, (BUILDX, BUILDX)),
     *(Tree(name, SHELL, (BUILD,)) for name in ("26.x", "27.x", "29.1", "pr-variable", "pr-size-report")),
-    *(
-        Tree(name, SHELL, (BUILD,))
-        for name in ("retry-group", "podman-beside-docker", "engine-variable", "here-document")
-    ),
+    *(Tree(name, SHELL, (BUILD,)) for name in ("retry-group", "podman-beside-docker")),
+    *(Tree(name, SHELL, (BUILD,)) for name in ("engine-variable", "here-document")),
     *(Tree(name, SHELL, (BUILDX,)) for name in ("28.x", "29.x", "30.x", "unknown-cache", "constructs")),
     *(Tree(name, SHELL, (BUILDX,)) for name in ("exported-function", "own-trap", "crlf", "no-final-newline")),
     *(Tree(name, PYTHON, (BUILDX,)) for name in ("31.x", "master", "python-helper", "python-no-hook", "python-decoys")),
@@ -93,14 +91,8 @@ def run(tree: Tree, tmp: Path, **settings: str) -> Run:
         (stubs / name).chmod(0o755)
     (stubs / "sitecustomize.py").write_text("import time\ntime.sleep = lambda _: None\n")
     log.touch()
-    environment = {
-        "PATH": f"{stubs}:/usr/local/bin:/usr/bin:/bin",
-        "PYTHONPATH": str(stubs),
-        "HOME": str(tmp),
-        "TMPDIR": str(tmp / "tmp"),
-        "ENGINE_LOG": str(log),
-        **settings,
-    }
+    environment = {"PATH": f"{stubs}:/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(stubs), "ENGINE_LOG": str(log)}
+    environment |= {"HOME": str(tmp), "TMPDIR": str(tmp / "tmp"), **settings}
     command = ["bash", "ci/test_run_all.sh"]
     done = subprocess.run(
         command, cwd=root, env=environment, input="", capture_output=True, text=True, timeout=30, check=False
@@ -162,14 +154,14 @@ def test_tries_a_failed_build_once_more(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "setting", "value", "words"),
+    ("name", "setting", "words"),
     [
-        ("podman-beside-docker", "CI_ENGINE", "podman", "podman build"),
-        ("engine-variable", "USE_BUILDX", "1", BUILDX),
+        ("podman-beside-docker", {"CI_ENGINE": "podman"}, "podman build"),
+        ("engine-variable", {"USE_BUILDX": "1"}, BUILDX),
     ],
 )
-def test_the_engine_can_be_chosen(name: str, setting: str, value: str, words: str, tmp_path: Path) -> None:
-    assert run(by_name[name], tmp_path, **{setting: value}).words == (words,)
+def test_the_engine_can_be_chosen(name: str, setting: dict[str, str], words: str, tmp_path: Path) -> None:
+    assert run(by_name[name], tmp_path, **setting).words == (words,)
 
 
 HOOKED = {

@@ -87,24 +87,6 @@ def test_the_first_statement_of_a_branch_has_no_blank_line_above() -> None:
     assert result == "if a; then\n" + block("  ") + "\n  docker_build_cached docker build .\nfi\n"
 
 
-BEHIND_FUNCTIONS = {
-    "its function": ('r() { "$@" || "$@"; }\n\n', "r |docker build .\n"),
-    "the variable behind it": ('r() { "$@"; }\n\n', "r |$RETRY docker build .\n"),
-}
-
-
-@pytest.mark.parametrize(("above", "marked"), BEHIND_FUNCTIONS.values(), ids=BEHIND_FUNCTIONS)
-def test_a_wrapper_behind_the_scripts_functions_goes_in_and_out(above: str, marked: str) -> None:
-    text = above + marked.replace("|", "")
-    found = planned(text)
-    assert found.result.text == above + block() + "\n" + marked.replace("|", "docker_build_cached ")
-    again = planned(found.result.text)
-    assert (again.state, again.reference.text) == (State.CURRENT, text)
-    # As it was put in before, it is recognized as well.
-    front = above + block() + "\n" + "docker_build_cached " + marked.replace("|", "")
-    assert planned(front).reference.text == text
-
-
 ODD_BYTES = {
     "CR LF": "a\r\n\r\ndocker build .\r\n",
     "no final newline": "a\n\ndocker build .",

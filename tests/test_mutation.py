@@ -250,7 +250,7 @@ def test_every_mutant_is_noticed(language: str, tmp_path: Path) -> None:
     original, whole, mutations, equivalent = BLOCKS[language]
     make = patched if language == "shell" else python
     # Many a mutant hangs.
-    scenarios = replace(behaviour.load_scenarios(RECIPE, "docker-build-cache"), seconds=6)
+    scenarios = replace(behaviour.load_scenarios(RECIPE), seconds=6)
     assert statically(make(text=whole), tmp_path) == ""
     missed = []
     for name, text in mutants(whole, mutations):

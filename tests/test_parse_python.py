@@ -7,6 +7,7 @@ import pytest
 from patcher.errors import InputError
 from patcher.model import Script, Syntax
 from patcher.parse.python import parse
+from tests.measured import measured_python as measured
 
 RUN = "import os, subprocess\ndef run(cmd, **kwargs):\n    return subprocess.run(cmd, **kwargs)\n"
 
@@ -28,6 +29,43 @@ def test_refused_with_its_place(text: str, where: str) -> None:
     with pytest.raises(InputError) as caught:
         read(text)
     assert str(caught.value).startswith(where)
+
+
+TOO_LARGE = {
+    "characters": ("x = 1\n" * 6000, ":5334:3: "),
+    "brackets": ("a\n" + "[" * 5000 + "]" * 5000, ":2:21: "),
+    "signs": ("-" * 20000 + "1\n", ":1:81: "),
+    "a sum": ("x = 1" + "+1" * 9000 + "\n", ":1:"),
+    "words": ("x = (" + "not " * 500 + "1)\n", ":1:"),
+    "functions in functions": ("x = [" + "lambda a, b: " * 500 + "1]\n", ":1:"),
+    "loops in loops": ("x = [1 " + "for a, b in c " * 500 + "]\n", ":1:"),
+    "strings": ("x = (" + "'a'\n" * 500 + ")\n", ":75:"),
+    "a string with expressions": ("x = f'{" + "-" * 2000 + "1}'\n", ":1:"),
+    "blocks": ("".join(" " * i + "if a:\n" for i in range(60)) + " " * 60 + "b\n", ":42:"),
+    "branches": ("if a: b\n" + "elif a: b\n" * 500, ":102:1: "),
+}
+
+
+@pytest.mark.parametrize(("text", "where"), TOO_LARGE.values(), ids=TOO_LARGE)
+def test_too_large_to_be_parsed(text: str, where: str) -> None:
+    with pytest.raises(InputError, match="too large to be parsed") as caught:
+        read(text)
+    assert str(caught.value).startswith(f"ci/test/build.py{where}")
+    assert caught.value.hint
+
+
+AT_MOST = {
+    "lists in lists": ("[" * 18 + "]" * 18 + "\n"),
+    "elements": "x[0]" + "[0]" * 12 + "\n",
+    "signs": "-" * 78 + "1\n",
+    "arguments": "f(" + "a," * 500 + ")\n",
+    "lines": "x=1\n",
+}
+
+
+@pytest.mark.parametrize("unit", AT_MOST.values(), ids=AT_MOST)
+def test_what_is_not_too_large_is_parsed_in_seconds(unit: str) -> None:
+    assert measured(unit) == "parsed"
 
 
 @pytest.mark.parametrize("change", ["{}", "\ufeff{}", "\f{}", "\ufeff# \udcff\n{}"])

@@ -12,6 +12,7 @@ from patcher.errors import InputError
 from patcher.model import Script
 from patcher.parse.shell import parse
 from tests.conftest import FIXTURES, needs
+from tests.measured import measured_shell
 
 
 def commands(text: str) -> list[str]:
@@ -49,6 +50,46 @@ def test_refused_with_its_place(text: str, where: str) -> None:
         parse(Script("x.sh", text))
     assert str(caught.value).startswith(where)
     assert "bash -n" in caught.value.hint
+
+
+TOO_LARGE = {
+    "characters": ("echo a\n" * 6000, ":4572:4: "),
+    "pipes": ("a\n" + "a | " * 2000 + "b\n", ":2:"),
+    "branches": ("if a; then b\n" + "elif a; then b\n" * 200 + "fi\n", ":102:1: "),
+    "groups": ("a\n" + "{ " * 200 + "a; " + "}; " * 200 + "\n", ":2:"),
+    "substitutions": ("$( " * 200 + "a" + " )" * 200 + "\n", ":1:"),
+    "lists": ("a" + " && b" * 2000 + "\n", ":1:"),
+}
+
+
+@pytest.mark.parametrize(("text", "where"), TOO_LARGE.values(), ids=TOO_LARGE)
+def test_too_large_to_be_parsed(text: str, where: str) -> None:
+    with pytest.raises(InputError, match="too large to be parsed") as caught:
+        parse(Script("x.sh", text))
+    assert str(caught.value).startswith(f"x.sh{where}")
+    assert caught.value.hint
+
+
+AT_MOST = {
+    "commands": "echo a\n",
+    "tests": "[[ a ]]\n",
+    "substitutions": "x=$(a)\n",
+    "words": "a ",
+    "variables": "$x build\n",
+    "background": "a &",
+    "groups": "{ " * 20 + "a; " + "}; " * 20 + "\n",
+    "here-documents": "cat <<E\nx\nE\na\n",
+}
+
+
+@pytest.mark.parametrize("unit", AT_MOST.values(), ids=AT_MOST)
+def test_what_is_not_too_large_is_parsed_in_seconds(unit: str) -> None:
+    assert measured_shell(unit) == "parsed"
+
+
+def test_a_null_byte_is_refused() -> None:
+    with pytest.raises(InputError, match="a null byte"):
+        parse(Script("x.sh", "a\nb\0c\n"))
 
 
 def test_text_without_a_command_has_none() -> None:

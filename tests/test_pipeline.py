@@ -10,16 +10,14 @@ import pytest
 from patcher import pipeline, recipe, sources
 from patcher.errors import InputError, NoBuildError, RefusedError
 from patcher.model import Script
-from tests.command import WHO, git, here, script
+from tests.command import WHO, committed, here, script
 
 RECIPE = recipe.load("docker-build-cache", [recipe.bundled()])
 
 
 def hint(tmp_path: Path, name: str, text: str) -> str:
     """What is said below the message that there is no build."""
-    file = tmp_path / "ci" / "test" / name
-    file.parent.mkdir(parents=True)
-    file.write_text(text, encoding="utf8")
+    script(tmp_path, text.encode(), f"ci/test/{name}")
     with pytest.raises(NoBuildError) as caught:
         pipeline.examine(sources.tree(tmp_path), RECIPE, RECIPE.values({}))
     return caught.value.hint
@@ -42,7 +40,6 @@ def test_a_script_that_does_not_speak_of_a_build(tmp_path: Path, text: str) -> N
 
 
 SAID = {
-    "a string for bash": ("true\nbash -c '|docker build .'\n", ".sh"),
     "a string that is evaluated": ('X="|docker build --tag=$T ."\neval "$X"\n', ".sh"),
     "behind a program that is not known": ("travis_retry |docker build .\n", ".sh"),
     "behind a program with options": ("systemd-run --scope |docker --context=a buildx build .\n", ".sh"),
@@ -86,16 +83,13 @@ def planted(root: Path) -> Script:
     return Script(str(script(root, text.encode()).relative_to(root)), text)
 
 
-@pytest.mark.parametrize("committed", [False, True])
-def test_a_script_gets_no_file_from_outside_of_its_tree(committed: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_git", [False, True])
+def test_a_script_gets_no_file_from_outside_of_its_tree(in_git: bool, tmp_path: Path) -> None:
     root = tmp_path / "tree"
     named = planted(root)
     source = sources.tree(root)
-    if committed:
-        git(root, "init", "--quiet")
-        git(root, "add", "--all")
-        git(root, "commit", "--quiet", "--message=base")
-        source = sources.revision(root, "HEAD")
+    if in_git:
+        source = sources.revision(committed(root), "HEAD")
     assert {path: one.text for path, one in pipeline.named(source, named).items()} == dict.fromkeys(
         ["ci/a.sh", "ci/test/b.sh"], "true\n"
     )
@@ -149,9 +143,7 @@ def test_of_two_files_with_a_build_the_one_that_the_tree_runs_is_taken(
         f"{SECOND}:1:1",
         f"Name one: ci-patcher patch --file {FIRST}",
     ]
-    git(root, "init", "--quiet", "--initial-branch=main")
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message=base")
+    committed(root)
     for where in ([root], ["--repo", root, "--rev", "main"]):
         done = here(tmp_path, "patch", *where, "--file", SECOND, "--no-verify", *WHO)
         assert (done.status, f"+++ b/{SECOND}" in done.out.decode()) == (0, True), done.error

@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
-from patcher.cli import main
+from tests.command import git, here, repository
 from tests.conftest import FIXTURES
 
 REFUSED = {"no-build": 3, "two-builds": 3, "unknown-cache": 3}
@@ -35,9 +32,9 @@ def patches(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 
 
 def emitted(name: str, *arguments: str) -> bytes:
-    done = CliRunner().invoke(main, ["patch", *ARGUMENTS, *arguments, str(FIXTURES / name)])
-    assert done.exit_code == REFUSED.get(name, 0), done.stderr
-    return done.stdout_bytes
+    done = here(FIXTURES, "patch", *ARGUMENTS, *arguments, FIXTURES / name)
+    assert done.status == REFUSED.get(name, 0), done.error
+    return done.out
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -57,21 +54,11 @@ def test_the_patch_with_the_option(name: str, patches: SnapshotAssertion) -> Non
 
 @pytest.mark.parametrize("name", PATCHED)
 def test_the_patch_applies_and_then_nothing_is_left_to_do(name: str, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    shutil.copytree(FIXTURES / name, tree)
-    before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
-
-    def git(*arguments: str, data: bytes = b"") -> None:
-        identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", "-C", tree, *identity, *arguments], input=data, check=True, capture_output=True)
-
-    git("init", "--quiet")
-    git("add", "--all")
-    git("commit", "--quiet", "--message=base")
-    git("am", "--keep-cr", data=emitted(name))
-    arguments = ["patch", *ARGUMENTS]
-    again = CliRunner().invoke(main, [*arguments, str(tree)])
-    assert (again.exit_code, again.stdout_bytes) == (0, b"")
-    assert "nothing to do" in again.stderr
-    git("revert", "--no-edit", "HEAD")
+    tree = repository(tmp_path / "tree", name)
+    before = {path: path.read_bytes() for path in tree.rglob("*") if ".git" not in path.parts and path.is_file()}
+    git(tree, "am", "--keep-cr", data=emitted(name))
+    again = here(tree, "patch", *ARGUMENTS)
+    assert (again.status, again.out) == (0, b"")
+    assert "nothing to do" in again.error
+    git(tree, "revert", "--no-edit", "HEAD")
     assert {path: path.read_bytes() for path in before} == before

@@ -13,7 +13,7 @@ import pytest
 
 from patcher import sources
 from patcher.errors import InputError
-from tests.command import SCRIPT, WHO, call, git, repository, script
+from tests.command import SCRIPT, WHO, call, committed, git, repository, script
 
 LISTED = ("ci/README.md", "ci/lint/a.sh", "ci/test/02_run_container.sh")
 
@@ -24,20 +24,10 @@ def odd_tree(root: Path) -> Path:
     (root / "secret" / "key").write_text("key\n")
     for path in LISTED:
         script(root / "tree", path=path)
-    for link, target in {
-        "key": "../../secret/key",
-        "secret": "../../secret",
-        "within.sh": "test/02_run_container.sh",
-    }.items():
+    links = {"key": "../../secret/key", "secret": "../../secret", "within.sh": "test/02_run_container.sh"}
+    for link, target in links.items():
         (root / "tree/ci" / link).symlink_to(target)
     return root / "tree"
-
-
-def committed(tree: Path) -> Path:
-    git(tree, "init", "--quiet", "--initial-branch=main")
-    git(tree, "add", "--all")
-    git(tree, "commit", "--quiet", "--message=base")
-    return tree
 
 
 def test_the_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,13 +36,8 @@ def test_the_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "outer").mkdir()
     (tmp_path / "outer/ci").symlink_to(tree / "ci")
     on_disk, in_git = sources.tree(tree), sources.revision(committed(tree), "main")
-    for folder, listed in {
-        "ci": LISTED,
-        "ci/lint": LISTED[1:2],
-        "gone": (),
-        "ci/README.md": (),
-        "ci/secret": (),
-    }.items():
+    expected = {"ci": LISTED, "ci/lint": LISTED[1:2], "gone": (), "ci/README.md": (), "ci/secret": ()}
+    for folder, listed in expected.items():
         assert (sources.listing(on_disk, folder), sources.listing(in_git, folder)) == (listed, listed)
     assert sources.listing(sources.tree(tmp_path / "outer"), "ci") == ()
     monkeypatch.setattr(sources, "MOST", 2)
@@ -113,15 +98,9 @@ def harmful(root: Path, ran: Path) -> None:
     program.chmod(0o755)
     keys = [
         *("gpg.program", "core.fsmonitor", "core.sshCommand", "core.pager", "core.editor", "core.alternateRefsCommand"),
-        *(
-            "diff.external",
-            "diff.x.textconv",
-            "filter.x.clean",
-            "filter.x.smudge",
-            "filter.x.process",
-            "credential.helper",
-        ),
-        *("remote.origin.uploadpack", "core.gitProxy", "uploadpack.packObjectsHook", "merge.x.driver"),
+        *("diff.external", "diff.x.textconv", "filter.x.clean", "filter.x.smudge", "filter.x.process"),
+        *("credential.helper", "remote.origin.uploadpack", "core.gitProxy", "uploadpack.packObjectsHook"),
+        "merge.x.driver",
     ]
     lines = [f"[{key.rpartition('.')[0]}]\n{key.rpartition('.')[2]} = {program}\n" for key in keys]
     lines = [re.sub(r"^\[(\w+)\.(\w+)\]", r'[\1 "\2"]', line) for line in lines]

@@ -46,7 +46,7 @@ def test_nothing_is_found_in_what_is_good() -> None:
         static.style(PLAIN, good),
         static.second_run(changes=False),
         static.reverse(PLAIN, PLAIN),
-        static.applies(git.refused([(PLAIN, good)], git.diff([(PLAIN, good)]))),
+        static.applies(git.refused([(PLAIN, good)], git.diff(((PLAIN, good),)))),
         lint(good),
     ]
     assert [finding for finding in findings if finding.verdict is not Verdict.HELD] == []
@@ -81,7 +81,7 @@ BAD: dict[str, tuple[Callable[[], Finding], str]] = {
     "a reverse with other bytes": (lambda: static.reverse(PLAIN, edited("echo", "Echo")), "the bytes differ"),
     "no reverse at all": (lambda: static.reverse(PLAIN, None), "not recognized"),
     "a patch that does not apply": (
-        lambda: static.applies(git.refused([(PLAIN, PLAIN)], git.diff([(edited("echo", "cat"), PLAIN)]))),
+        lambda: static.applies(git.refused([(PLAIN, PLAIN)], git.diff(((edited("echo", "cat"), PLAIN),)))),
         "patch",
     ),
     "a finding of ShellCheck": (lambda: lint(edited('"$A"', "$A")), "SC2086"),
@@ -106,7 +106,7 @@ def test_what_the_original_had_is_not_held_against_the_result() -> None:
 
 
 def test_a_missing_linter_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static, "_program", lambda _: None)
+    monkeypatch.setattr(static, "_which", lambda _: None)
     assert static.linted(PLAIN, PLAIN, "shell")[0] == Finding("shellcheck", Verdict.NOT_RUN, "shellcheck is missing")
 
 

@@ -121,7 +121,7 @@ def test_without_a_choice_the_pager_is_less_and_it_does_not_stay_for_what_fits(r
     seen = on_terminal(repo, *PATCH, env={"PAGER": None})
     assert seen.status == 0
     assert "\x1b[36m@@ -" in seen.screen
-    assert "\x1b[32m+  docker_build_cached() (\x1b[39;49;00m" in seen.screen
+    assert "\x1b[32m+  docker_build_cached() (\x1b[0m" in seen.screen
     assert "\nSubject: [PATCH] ci:" in seen.screen  # what is not diff has no colour
 
 

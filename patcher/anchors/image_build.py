@@ -40,6 +40,7 @@ _REASONS = {
     "construct": ("it stands inside a construct that is not read, such as case or $( )", "Move it out of there."),
     "engine": ("podman runs it", "Only builds by docker are changed."),
     "keyword": ("its words are a keyword argument", "Pass them as the first argument, without its name."),
+    "line": ("its line begins inside another statement, so nothing can be put before it", "Begin a new line with it."),
     "result": ("the call does not return its exit status", "Call subprocess.run."),
     "text": ("it is text for another shell", "Write it as a command of its own, in Python as a list of words."),
     "unclear": (
@@ -111,11 +112,14 @@ def find(syntax: Syntax) -> Anchor:
             where=syntax.script.path,
             hint="\n".join(f"{_where(b.command, syntax)}: {syntax.text(b.command.words[: b.last + 1])}" for b in tries),
         )
+    statement = syntax.around([build.command.statement for build in tries])
+    if statement is None:
+        raise _refused("line", tries[0].command, syntax)
     every = [build for builds in found for build in builds if build.engine == _ENGINE]
     return Anchor(
         tuple(build.command for build in tries),
         tuple((build.command.words[build.first].start, build.command.words[build.last].end) for build in tries),
-        syntax.around([build.command.statement for build in tries]),
+        statement,
         tuple(sorted({build.command.words[build.last].end for build in every})),
         next((barred for build in every if (barred := _barred(build, own, syntax))), None),
     )

@@ -11,7 +11,7 @@ from patcher import pipeline
 from patcher.cli import terminal
 from patcher.cli.options import json_option, on_a_tree
 from patcher.emit import report
-from patcher.errors import CiPatcherError, NoBuildError
+from patcher.errors import NoBuildError, RefusedError
 from patcher.model import Plan, Recipe, Source, State
 
 _WOULD = {
@@ -36,19 +36,19 @@ def inspect(source: Source, recipe: Recipe, values: Mapping[str, str], as_json: 
     Example:
       ci-patcher inspect --repo ~/bitcoin --rev 29.x
     """
-    plan, problem = pipeline.state(source, recipe, values)
-    if problem is not None:
+    try:
+        plan = pipeline.examine(source, recipe, values)
+    except RefusedError as problem:
         data, lines = _problem(problem)
     else:
-        assert plan is not None
         data, lines = _plan(plan, [*pipeline.advice(source, recipe, plan), *report.kept(plan, values)])
     if as_json:
         terminal.say_json(data)
     else:
-        terminal.say_in_color(lines, {r"\^+$": "green"}, color)
+        terminal.say_in_color(lines, {r"\^+$": {"fg": "green", "bold": True}}, color)
 
 
-def _problem(problem: CiPatcherError) -> tuple[dict[str, Any], list[str]]:
+def _problem(problem: RefusedError) -> tuple[dict[str, Any], list[str]]:
     """Why there can be no patch, as data and as text."""
     no_build = isinstance(problem, NoBuildError)
     state = str(State.NO_BUILD) if no_build else "refused"
@@ -59,8 +59,7 @@ def _problem(problem: CiPatcherError) -> tuple[dict[str, Any], list[str]]:
 
 def _plan(plan: Plan, notes: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """What is there and what a patch would do, as data and as text."""
-    # Each place once: in Python a retry uses the words of the first try.
-    verbs = sorted(set(plan.anchor.verbs)) if plan.anchor else []
+    verbs = sorted(set(plan.anchor.verbs))  # in Python a retry uses the words of the first try
     data = report.place(plan) | {
         "options": dict(plan.values) if plan.values is not None else None,
         "builds": [plan.script.where(start) for start, _ in verbs],

@@ -154,18 +154,20 @@ class Wanted:
         note = f"--format diff, for git apply: the {what} of the commit is unknown\n  For git am, {hint}"
         return replace(self, form="diff", author=author, date=date, note=note)
 
-    def message(self, recipe: Recipe, values: Mapping[str, str], done: Patch | None = None) -> str:
-        """The commit message. With a change, it says what the change replaces."""
+    @property
+    def _trailers(self) -> list[str]:
         trailers = [f"Github-Pull: {pull}" for pull in self.github_pull]
         trailers += [f"Rebased-From: {commit}" for commit in self.rebased_from]
-        trailers += [f"Signed-off-by: {self.author}"] if self.signoff else []
-        return git.message(recipe, values, trailers, before=done.plan if done else None, reverse=self.reverse)
+        return trailers + ([f"Signed-off-by: {self.author}"] if self.signoff else [])
+
+    def message(self, done: Patch) -> str:
+        """The commit message, which says what the change replaces."""
+        return git.message(done.recipe, done.values, self._trailers, before=done.plan, reverse=done.reverse)
 
     def emitted(self, done: Patch) -> bytes:
         """The change in the form that is wanted, the page apart. Raises InputError where git makes no patch of it."""
         if self.form == "mbox":
-            message = self.message(done.recipe, done.values, done)
-            return git.mbox(done.pairs, message, self.author, self.date, report.below(done))
+            return git.mbox(done.pairs, self.message(done), self.author, self.date, report.below(done))
         return report.markdown(done).encode("utf8") if self.form == "markdown" else git.diff(done.pairs)
 
     def page(self, outcomes: Sequence[Outcome], recipe: Recipe, values: Mapping[str, str]) -> bytes:
@@ -173,8 +175,9 @@ class Wanted:
         from patcher.emit import page  # slow to import
 
         # Only where there is one branch, the commit message says what is replaced.
-        message = self.message(recipe, values, None if outcomes[1:] else outcomes[0].change)
-        return page.page(outcomes, recipe, values, message, pipeline.contract(recipe), reverse=self.reverse)
+        done = None if outcomes[1:] else outcomes[0].change
+        message = self.message(done) if done else git.message(recipe, values, self._trailers, reverse=self.reverse)
+        return page.page(outcomes, recipe, values, message, pipeline.contract(recipe))
 
     def file_name(self, recipe: Recipe) -> str:
         """What ``git format-patch`` would call the file."""
@@ -231,8 +234,6 @@ def write(path: Path, content: bytes) -> None:
         try:
             with open(beside, "xb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)

@@ -54,7 +54,7 @@ def patch(
     done = pipeline.change(source, recipe, values, reverse=wanted.reverse, verify=verify)
     kept = [] if wanted.reverse else report.kept(done.plan, values)
     if not done.pairs:
-        say(report.nothing(done, wanted.reverse), err=True)
+        say(report.nothing(done), err=True)
         return 0
     if check:
         needed = f"{done.plan.where}: a patch is needed: {report.state(done.plan)}"

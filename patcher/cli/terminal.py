@@ -7,11 +7,20 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
 from patcher.emit.text import visible
+
+# The style, as click takes it, of what a regular expression matches in a line.
+Colors = Mapping[str, Mapping[str, Any]]
+_DIFF: Colors = {
+    r"^diff .*": {"bold": True},
+    r"^@.*": {"fg": "cyan"},
+    r"^\+.*": {"fg": "green"},
+    r"^-.*": {"fg": "red"},
+}
 
 color_option = click.option(
     "--color",
@@ -34,16 +43,12 @@ def say_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2))
 
 
-def say_in_color(lines: Iterable[str], colors: Mapping[str, str], when: str) -> None:
-    """Print lines on standard output. What a regular expression matches first in a line gets its colour."""
+def say_in_color(lines: Iterable[str], colors: Colors, when: str) -> None:
+    """Print lines on standard output, in colour where that is wanted."""
     on = _colored(when, sys.stdout)
     for line in lines:
         shown = visible(line)
-        for pattern, color in colors.items() if on else ():
-            if match := re.search(pattern, shown):
-                start, end = match.span()
-                shown = shown[:start] + click.style(match[0], fg=color, bold=True) + shown[end:]
-        click.echo(shown, color=on)
+        click.echo(_painted(shown, colors) if on else shown, color=on)
 
 
 def counter(what: str) -> Callable[[int, int], None]:
@@ -88,21 +93,16 @@ def _shown(patch: bytes, when: str, stream: TextIO) -> str:
     start = re.search(r"^diff --git ", shown, re.MULTILINE)
     if not start or not _colored(when, stream):
         return shown
-    from pygments import highlight  # slow to import
-    from pygments.formatters.terminal import TerminalFormatter
-    from pygments.lexers.diff import DiffLexer
-    from pygments.token import Generic, Token
+    diff = (_painted(line, _DIFF) for line in shown[start.start() :].split("\n"))
+    return shown[: start.start()] + "\n".join(diff)
 
-    scheme = {
-        Token: "",
-        Generic.Heading: "**",
-        Generic.Subheading: "cyan",
-        Generic.Inserted: "green",
-        Generic.Deleted: "red",
-    }
-    formatter = TerminalFormatter(colorscheme={kind: (color, color) for kind, color in scheme.items()})
-    diff = highlight(shown[start.start() :], DiffLexer(stripnl=False, ensurenl=False), formatter)
-    return shown[: start.start()] + str(diff)
+
+def _painted(line: str, colors: Colors) -> str:
+    """A line with the style of the first regular expression that is in it on what that matches."""
+    for pattern, style in colors.items():
+        if match := re.search(pattern, line):
+            return line[: match.start()] + click.style(match[0], **style) + line[match.end() :]
+    return line
 
 
 def agreed(patch: bytes, when: str) -> bool:

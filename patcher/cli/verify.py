@@ -14,9 +14,12 @@ from patcher.cli.options import json_option, on_a_tree
 from patcher.cli.terminal import say, say_json
 from patcher.emit import report
 from patcher.errors import UsageError
-from patcher.model import Finding, Plan, Recipe, Script, Source, State, Verdict
+from patcher.model import Finding, Plan, Recipe, Source, State, Verdict
 
-_COLORS = {r"  held(?=  |$)": "green", r"  broken(?=  |$)": "red", r"  not run(?=  |$)": "yellow"}
+_COLORS = {
+    rf"  {verdict}(?=  |$)": {"fg": color, "bold": True}
+    for verdict, color in zip(Verdict, ("green", "red", "yellow"), strict=True)
+}
 _MOST_EVIDENCE = 2
 
 
@@ -65,8 +68,7 @@ def verify(
         if not base_image:
             hint = "For example: docker pull busybox && ci-patcher verify --engine docker --base-image busybox"
             raise UsageError("--engine docker needs --base-image, an image with sh, head and sleep", hint=hint)
-        companions = pipeline.named(source, plan.script)
-        findings = _on_docker(plan, recipe, options, base_image, companions, keep, as_json)
+        findings = _on_docker(source, plan, recipe, options, base_image, keep, as_json)
     elif base_image:
         raise UsageError("--base-image is for --engine docker")
     else:
@@ -99,11 +101,11 @@ def _table(findings: Sequence[Finding]) -> Iterable[str]:
 
 
 def _on_docker(
+    source: Source,
     plan: Plan,
     recipe: Recipe,
     options: Mapping[str, str],
     base_image: str,
-    companions: Mapping[str, Script],
     keep: Path | None,
     as_json: bool,
 ) -> list[Finding]:
@@ -113,7 +115,8 @@ def _on_docker(
     found = engine.find()
     for line in found.lines:
         say(line, err=as_json)
-    scenarios = behaviour.load_scenarios(recipe.folder, recipe.name)
+    scenarios = behaviour.load_scenarios(recipe.folder)
     cases = data.load(recipe.folder / "engine.toml", engine.Cases)
+    companions = pipeline.named(source, plan.script)
     run = partial(engine.run, cases, scenarios, plan.reference, plan.script, found, base_image)
     return list(run(options=options, companions=companions, keep=keep, progress=terminal.counter("scenarios")))

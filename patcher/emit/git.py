@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from patcher.emit.text import visible
 from patcher.errors import InputError
 from patcher.model import Plan, Recipe, Script
 from patcher.repository import git, said
@@ -32,13 +33,9 @@ def _write(folder: Path, script: Script) -> None:
     path.chmod(int(script.mode, 8) & 0o777)
 
 
-def diff(pairs: Sequence[Pair]) -> bytes:
-    """The change as ``git apply`` takes it at the tree's root, with ``a/`` and ``b/`` paths."""
-    return _diff(tuple(pairs))
-
-
 @lru_cache(maxsize=8)  # the review and the output ask for the same one
-def _diff(pairs: tuple[Pair, ...]) -> bytes:
+def diff(pairs: tuple[Pair, ...]) -> bytes:
+    """The change as ``git apply`` takes it at the tree's root, with ``a/`` and ``b/`` paths."""
     with tempfile.TemporaryDirectory(prefix="ci-patcher-") as name:
         folder = Path(name)
         for old, new in pairs:
@@ -55,7 +52,7 @@ def _diff(pairs: tuple[Pair, ...]) -> bytes:
     return b"".join(made)
 
 
-def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Sequence[str] = ()) -> bytes:
+def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Sequence[str]) -> bytes:
     """The change as ``git am`` takes it. ``author`` is ``Name <mail>``, ``date`` as git takes it
     (``SECONDS ZONE``), the lines ``below`` stand under the ``---`` line, where ``git am`` drops them."""
     who = f"{author} {date}"
@@ -65,28 +62,25 @@ def mbox(pairs: Sequence[Pair], message: str, author: str, date: str, below: Seq
         imported(folder, base + commit([new for _, new in pairs], message, who, who))
         arguments = ["format-patch", "--stdout", "--no-signature", "-1", *_DIFF, _BRANCH]
         made = git(folder, arguments, alone=True).stdout
-    head, found, tail = made.partition(b"\n---\n")
-    if not found:
-        raise InputError("git format-patch made no patch")
+    head, rule, tail = made.partition(b"\n---\n")
     # Indented, so that none begins a diff or a mail; GNU patch takes an indented diff, but not one on one line.
-    lines = [f"  {_printable(line)}".rstrip() for line in below]
-    note = "".join(line + "\n" for line in [*lines, ""]) if lines else ""
-    return head + found + note.encode("utf8", "surrogateescape") + tail
+    notes = "".join(f"  {visible(line)}\n" for line in below)
+    return head + rule + notes.encode() + b"\n" + tail
 
 
 def commit(scripts: Sequence[Script], message: str, author: str, committer: str, base: str = "") -> bytes:
     """The commit that changes these files, as ``git fast-import`` reads it. It goes on top of ``base``, by default of
     the commit before it. ``author`` and ``committer`` are ``Name <mail> SECONDS ZONE``."""
     lines = [f"commit {_BRANCH}", "mark :1", f"author {author}", f"committer {committer}"]
-    stream = _raw("\n".join([*lines, ""])) + _data(_raw(message)) + _raw(f"from {base}\n" if base else "")
+    stream = _raw("\n".join([*lines, ""])) + _data(message) + _raw(f"from {base}\n" if base else "")
     for script in scripts:
         path = script.path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        stream += _raw(f'M {script.mode} inline "{path}"\n') + _data(script.data)
+        stream += _raw(f'M {script.mode} inline "{path}"\n') + _data(script.text)
     return stream
 
 
-def _data(content: bytes) -> bytes:
-    return b"data %d\n%b\n" % (len(content), content)
+def _data(text: str) -> bytes:
+    return b"data %d\n%b\n" % (len(_raw(text)), _raw(text))
 
 
 def _raw(text: str) -> bytes:
@@ -103,10 +97,6 @@ def imported(folder: Path, stream: bytes, objects: Path | None = None) -> str:
         (folder / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
     arguments = ["-c", "fastimport.unpackLimit=0", "fast-import", "--quiet"]  # one pack, no single objects
     return git(folder, arguments, data=stream + b"get-mark :1\n", alone=True).stdout.decode().strip()
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def refused(pairs: Sequence[Pair], patch: bytes) -> str:

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,10 +21,9 @@ from pygments.lexers.shell import BashLexer
 
 from patcher.emit import git, report
 from patcher.emit.text import visible
-from patcher.model import Finding, Outcome, Patch, Recipe, Result, Script, Verdict
+from patcher.model import ABSENT, Finding, Outcome, Patch, Recipe, Result, Script, Verdict
 
 _HERE = Path(__file__).parent
-_ABSENT = "does not arise in this script"
 # The class and the sign of a verdict. None stands for a row that has no scenario for a script.
 _MARKS = {
     Verdict.HELD: ("held", "✓"),
@@ -41,8 +39,6 @@ def page(
     values: Mapping[str, str],
     message: str,
     contract: Mapping[int, str],
-    *,
-    reverse: bool = False,
 ) -> bytes:
     """The page. ``message`` is the commit's, ``contract`` has a title for each row."""
     environment = Environment(
@@ -55,16 +51,10 @@ def page(
     )
     style, script = (_HERE.joinpath(name).read_text(encoding="utf8") for name in ("page.css", "page.js"))
     environment.globals |= {"marks": _MARKS, "of_finding": _of_finding, "of_row": of_row, "of_static": _of_static}
-    environment.globals |= {
-        "state": report.state,
-        "lines": report.lines,
-        "diff": _diff,
-        "label": partial(report.label, reverse=reverse),
-    }
-    environment.globals |= {"style": Markup(style), "script": Markup(script), "hashes": [_hash(style), _hash(script)]}
-    counts = {result: sum(outcome.result is result for outcome in outcomes) for result in Result}
+    environment.globals |= {"report": report, "diff": _diff, "hash": _hash}
     known = {"recipe": recipe, "values": values, "message": message, "contract": contract}
-    return environment.get_template("page.html").render(outcomes=outcomes, counts=counts, **known).encode()
+    known |= {"outcomes": outcomes, "style": Markup(style), "script": Markup(script), "results": list(Result)}
+    return environment.get_template("page.html").render(known).encode()
 
 
 def _hash(text: str) -> str:
@@ -72,7 +62,7 @@ def _hash(text: str) -> str:
 
 
 def _of_finding(finding: Finding) -> Verdict | None:
-    return None if finding.detail == _ABSENT else finding.verdict
+    return None if finding.detail == ABSENT else finding.verdict
 
 
 def of_row(done: Patch, row: int) -> Verdict | None:
@@ -92,7 +82,7 @@ def _of_static(done: Patch) -> Verdict:
 
 def _diff(old: Script, new: Script) -> Iterator[tuple[str, object, object, str]]:
     """The lines of git's diff: what kind of line, its number before and after, its text in colour."""
-    text = git.diff([(old, new)]).decode("utf8", "surrogateescape")
+    text = git.diff(((old, new),)).decode("utf8", "surrogateescape")
     colored = {"-": _colored(old), "+": _colored(new)}
     before = after = 0
     for line in text[text.index("\n@@") + 1 :].removesuffix("\n").split("\n"):

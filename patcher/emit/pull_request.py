@@ -17,21 +17,20 @@ T = TypeVar("T")
 COLUMNS = ("Branch", "Before", "Build", "Lines", "Review", "Result")
 
 
-def row(outcome: Outcome, quote: Callable[[str], str] = str, *, reverse: bool = False) -> tuple[str, ...]:
+def row(outcome: Outcome, quote: Callable[[str], str] = str) -> tuple[str, ...]:
     """One line of the summary, in the order of ``COLUMNS``. ``quote`` is applied to text of others."""
     target, done, error = outcome.target, outcome.change, outcome.error
     name = quote(target.name) + ("" if target.revision == target.name else f" ({quote(target.revision)})")
     if done is None:
         why = str(State.NO_BUILD) if outcome.result is Result.SKIPPED else quote(str(error))
         return name, "", "", "", "", f"{outcome.result}: {why}"
-    changed = report.lines(done) if done.pairs else "", _review(done) if outcome.result is not Result.NEEDED else ""
-    return name, report.state(done.plan), quote(done.plan.where), *changed, report.label(outcome.result, reverse)
+    lines = report.lines(done) if done.pairs else ""
+    review = _review(done) if done.pairs and outcome.result is not Result.NEEDED else ""
+    return name, report.state(done.plan), quote(done.plan.where), lines, review, report.label(outcome)
 
 
 def _review(done: Patch) -> str:
     """The review in a few words."""
-    if not done.pairs:
-        return ""
     if done.broken:
         return f"{len(done.broken)} of {len(done.findings)} broken"
     held = sum(finding.verdict is Verdict.HELD for finding in done.findings)
@@ -50,49 +49,41 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def data(outcome: Outcome, where: Mapping[str, str], *, reverse: bool = False) -> dict[str, Any]:
-    """An outcome as data. ``where`` says where its patch is."""
+def data(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as data."""
     target, error = outcome.target, outcome.error
     made: dict[str, Any] = {
         "branch": target.name,
         "revision": target.revision,
         "commit": target.commit.name if target.commit else None,
-        "result": report.label(outcome.result, reverse),
+        "result": report.label(outcome),
     }
     if error:
         made["error"] = {"status": error.status, "where": error.where, "what": error.what, "hint": error.hint}
-    return made | (report.data(outcome.change) if outcome.change else {}) | dict(where)
+    return made | (report.data(outcome.change) if outcome.change else {}) | dict(outcome.place)
 
 
 def body(
-    outcomes: Sequence[Outcome],
-    place: Mapping[str, str],
-    pulls: Sequence[str],
-    default: str,
-    options: Sequence[str],
-    contract: Mapping[int, str],
-    *,
-    reverse: bool,
+    outcomes: Sequence[Outcome], pulls: Sequence[str], default: str, options: Sequence[str], contract: Mapping[int, str]
 ) -> str:
     """The text of the pull request, in Markdown.
 
-    ``place`` says where the first patch is: its ``patch_file`` or the branch ``created``. ``pulls`` are what is
-    backported (``#31545``), to all branches but the ``default`` one. ``options`` are those with which a reader gets
-    the same patches, ``contract`` has the rows that the review names.
+    ``pulls`` are what is backported (``#31545``), to all branches but the ``default`` one. ``options`` are those with
+    which a reader gets the same patches, ``contract`` has the rows that the review names.
     """
-    summary = table([row(outcome, code, reverse=reverse) for outcome in outcomes])
-    done = [
-        (outcome.target, outcome.change) for outcome in outcomes if outcome.change and outcome.result is Result.PATCHED
-    ]
+    summary = table([row(outcome, code) for outcome in outcomes])
+    patched = [outcome for outcome in outcomes if outcome.result is Result.PATCHED]
+    done = [(outcome.target, outcome.change) for outcome in patched if outcome.change]
     if not done:
         return f"No branch needs a patch.\n\n{summary}\n"
-    recipe = done[0][1].recipe
+    first = done[0][1]
+    recipe, reverse = first.recipe, first.reverse
     backports = [code(target.name) for target, _ in done if pulls and target.name != default]
     others = [code(target.name) for target, _ in done if code(target.name) not in backports]
     about = [f"Backport of {joined(pulls)} to {joined(backports)}."] if backports else []
     about += [f"For {joined(others)}."] if others else []
-    message = git.message(recipe, done[0][1].values, reverse=reverse).partition("\n\n")[2].strip()
-    differences = _shared((target, said) for target, change in done for said in _differences(change, reverse))
+    message = git.message(recipe, first.values, reverse=reverse).partition("\n\n")[2].strip()
+    differences = _shared((target, said) for target, change in done for said in _differences(change))
     reviews = _shared((target, tuple(report.checks(change, code))) for target, change in done)
     parts = [
         re.sub(r"(?<=\S)\n(?=\S)", " ", message),
@@ -105,12 +96,13 @@ def body(
     if contract and any(finding.row for _, change in done for finding in change.findings):
         titles = "\n".join(f"{number}. {title}" for number, title in contract.items())
         parts.append(f"<details><summary>The rows of the contract</summary>\n\n{titles}\n\n</details>")
-    parts.append(_how_to_check([target for target, _ in done], place, options, reverse))
+    parts.append(_how_to_check(patched, options, reverse))
     by_hand = recipe.folder / "try.md"
     if by_hand.is_file() and not reverse:
         parts.append(f"### How to try it by hand\n\n{by_hand.read_text(encoding='utf8').strip()}")
-    notes = () if reverse else recipe.advice.get("patch", ())
-    parts += ["### Notes for reviewers\n\n" + "\n".join(f"- {note}" for note in notes)] if notes else []
+    notes = recipe.advice.get("patch")
+    if notes and not reverse:
+        parts.append("### Notes for reviewers\n\n" + "\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -122,10 +114,10 @@ def _shared(pairs: Iterable[tuple[Target, T]]) -> dict[T, str]:
     return {said: joined(of) for said, of in names.items()}
 
 
-def _differences(done: Patch, reverse: bool) -> Iterator[tuple[str, object]]:
+def _differences(done: Patch) -> Iterator[tuple[str, object]]:
     """What is changed, as sentences. Beside each stands what two branches must share for it to be the same change."""
     plan = done.plan
-    if reverse:
+    if done.reverse:
         yield "the block is removed", None
         return
     if plan.ours:
@@ -144,13 +136,14 @@ def _differences(done: Patch, reverse: bool) -> Iterator[tuple[str, object]]:
         yield f"{removed} lines of {plan.foreign.name} are removed first", None
 
 
-def _how_to_check(targets: Sequence[Target], place: Mapping[str, str], options: Sequence[str], reverse: bool) -> str:
+def _how_to_check(patched: Sequence[Outcome], options: Sequence[str], reverse: bool) -> str:
     """The commands that make the patches again, and that try the first of them."""
-    first, words = targets[0], "".join(f" {shlex.quote(word)}" for word in options)
+    first, place = patched[0].target, patched[0].place
+    words = "".join(f" {shlex.quote(word)}" for word in options)
     take = f"git switch --detach {shlex.quote(place.get('created', first.revision))}"
     if "created" not in place:
         take += f" && git am out/{place.get('patch_file', first.label + '/*.patch')}"
-    branches = shlex.join(target.name for target in targets)
+    branches = shlex.join(outcome.target.name for outcome in patched)
     commands = [
         f"ci-patcher backport --repo .{words}{' --reverse' if reverse else ''} {branches} -o out",
         take if reverse else f"{take} && ci-patcher verify{words}",

@@ -9,17 +9,14 @@ from typing import Any
 
 from patcher.emit import git, text
 from patcher.lines import count
-from patcher.model import Finding, Patch, Plan, Result, State, Verdict
+from patcher.model import Finding, Outcome, Patch, Plan, Result, Verdict
 
 
 def rows(findings: Sequence[Finding]) -> dict[int, Verdict]:
     """Each row of the contract with the worst verdict of its scenarios."""
-    order = [Verdict.BROKEN, Verdict.NOT_RUN, Verdict.HELD]
-    worst: dict[int, Verdict] = {}
-    for finding in findings:
-        if finding.row:
-            worst[finding.row] = min(worst.get(finding.row, Verdict.HELD), finding.verdict, key=order.index)
-    return dict(sorted(worst.items()))
+    order = [Verdict.HELD, Verdict.NOT_RUN, Verdict.BROKEN]
+    worst_last = sorted(findings, key=lambda finding: order.index(finding.verdict))
+    return dict(sorted({finding.row: finding.verdict for finding in worst_last if finding.row}.items()))
 
 
 def ranges(numbers: Sequence[int]) -> str:
@@ -38,9 +35,10 @@ def state(plan: Plan) -> str:
     return f"{plan.state} ({plan.foreign.name})" if plan.foreign else str(plan.state)
 
 
-def label(result: Result, reverse: bool) -> str:
-    """A result in a word or two."""
-    return "removed" if reverse and result is Result.PATCHED else str(result)
+def label(outcome: Outcome) -> str:
+    """What came of a revision, in a word or two."""
+    removed = outcome.change and outcome.change.reverse and outcome.result is Result.PATCHED
+    return "removed" if removed else str(outcome.result)
 
 
 def lines(done: Patch) -> str:
@@ -66,9 +64,8 @@ def checks(done: Patch, quote: Callable[[str], str] = str) -> list[str]:
     static = [finding for finding in done.findings if not finding.row]
     held = [finding.check for finding in static if finding.verdict is Verdict.HELD]
     said = [f"Static review, held: {', '.join(held)}"] if held else []
-    said += [
-        f"Static review, {f.verdict}: {f.check}: {quote(f.detail)}" for f in static if f.verdict is not Verdict.HELD
-    ]
+    unlike = [finding for finding in static if finding.verdict is not Verdict.HELD]
+    said += [f"Static review, {finding.verdict}: {finding.check}: {quote(finding.detail)}" for finding in unlike]
     scenarios = [finding for finding in done.findings if finding.row]
     if scenarios:
         shown = ranges([row for row, verdict in rows(scenarios).items() if verdict is Verdict.HELD]) or "none"
@@ -116,13 +113,9 @@ def markdown(done: Patch) -> str:
     return "\n".join([f"### {done.recipe.subject}", "", *(f"- {line}" for line in said), "", diff, ""])
 
 
-def nothing(done: Patch, reverse: bool) -> str:
+def nothing(done: Patch) -> str:
     """Why there is nothing to do, in one line."""
-    why = str(done.plan.state)
-    if reverse:
-        why = f"no block of ours to remove ({why})"
-    elif done.plan.state is State.CURRENT:
-        why = "the block is there and current"
+    why = f"no block of ours to remove ({done.plan.state})" if done.reverse else "the block is there and current"
     return f"{done.plan.script.path}: nothing to do: {why}"
 
 
@@ -139,7 +132,7 @@ def kept(plan: Plan, values: Mapping[str, str]) -> list[str]:
 def data(done: Patch) -> dict[str, Any]:
     """The change and its review as data."""
     return place(done.plan) | {
-        "build": done.plan.where if done.plan.anchor else None,
+        "build": done.plan.where,
         "recipe": done.recipe.name,
         "options": dict(done.values),
         "changed": [new.path for _, new in done.pairs],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
 
 from patcher.errors import InputError
 from patcher.model import Command, Name, Script, Statement, Syntax, Word
+from patcher.parse import limits
 
 _RUNNER = "subprocess.run"
 # Other calls that run a program, and why a wrapper cannot stand for them.
@@ -59,7 +61,7 @@ class _Reader:
         self.statements: list[Statement] = []
         self.names: list[Name] = []
         self.calls: list[_Call] = []
-        self.functions: Counter[str] = Counter()
+        self.bound: Counter[str] = Counter()  # how often a name is given a value, but for parameters and plain imports
         self.changed: set[str] = set()  # names whose list is changed in a way that is not followed
         self._scope = _Scope()
         self._statement = -1
@@ -92,8 +94,11 @@ class _Reader:
                 self._name(node)
             case cst.Attribute() | cst.Arg():
                 self.visit(node.value)
-            case cst.Import() | cst.ImportFrom():
+            case cst.Import():
                 pass
+            case cst.ImportFrom():
+                names = [] if isinstance(node.names, cst.ImportStar) else node.names
+                self.bound.update(_dotted(alias.asname.name if alias.asname else alias.name) for alias in names)
             case cst.Assign():
                 self.visit(node.value)
                 for target in node.targets:
@@ -107,9 +112,15 @@ class _Reader:
             case cst.For() | cst.CompFor():
                 self._assign(node.target, None)
                 self._visit_all(node, but=node.target)
-            case cst.AsName() | cst.Param():
+            case cst.AsName():
                 self._assign(node.name, None)
+            case cst.Param():
+                self._assign(node.name, None)
+                self.bound[node.name.value] -= 1
                 self._visit_all(node, but=node.name)
+            case cst.ClassDef():
+                self.bound[node.name.value] += 1
+                self._visit_all(node)
             case cst.Del():
                 self._assign(node.target, None)
             case cst.Global() | cst.Nonlocal():
@@ -131,7 +142,7 @@ class _Reader:
         params, outer = node.params, self._scope
         names = tuple(param.name.value for param in (*params.posonly_params, *params.params))
         star = params.star_arg.name.value if isinstance(params.star_arg, cst.Param) else ""
-        self.functions[node.name.value] += 1
+        self.bound[node.name.value] += 1
         outer.lists.setdefault(node.name.value, []).append(None)
         self._scope = _Scope(node.name.value, names, star)
         self._visit_all(node, but=node.name)
@@ -160,6 +171,7 @@ class _Reader:
         match target:
             case cst.Name():
                 self._scope.lists.setdefault(target.value, []).append(value)
+                self.bound[target.value] += 1
                 self._name(target, assigned=True, value=_value(value))
             case cst.Tuple() | cst.List():
                 for element in target.elements:
@@ -182,7 +194,8 @@ class _Runs:
 
     def __init__(self, reader: _Reader) -> None:
         self.reader, self.spans, self.text = reader, reader.spans, reader.text
-        self.runners = {_RUNNER: 0}  # the index of the parameter that takes the list
+        # Each with the index of the parameter that takes the list.
+        self.runners = {} if reader.bound["subprocess"] else {_RUNNER: 0}
         for call in reader.calls * _DEEPEST:
             self._note_runner(call)
 
@@ -190,7 +203,7 @@ class _Runs:
         """Note the function around a call if it passes one of its parameters on to be run."""
         scope, args = call.scope, call.node.args
         at = 0 if call.name in scope.parameters[:1] else self.runners.get(call.name, _STAR)
-        if at == _STAR or at >= len(args) or self.reader.functions[scope.function] != 1:
+        if at == _STAR or at >= len(args) or self.reader.bound[scope.function] != 1:
             return
         value = args[at].value
         if isinstance(value, cst.List) and value.elements:
@@ -280,11 +293,13 @@ def parse(script: Script) -> Syntax:
     # The native parser takes neither lone surrogates nor a byte order mark, and drops leading form feeds.
     text = re.sub("[\ud800-\udfff]", "\ufffd", script.text)
     skipped = len(text) - len(text.removeprefix("\ufeff").lstrip("\f"))
+    limits.check(script)
     try:
+        limits.check_python(script, text[skipped:])
         module = cst.parse_module(text[skipped:])
         reader = _Reader(script, _spans(module, text, skipped))
         reader.body(module.body)
-    except (cst.ParserSyntaxError, cst.CSTValidationError) as error:
+    except (cst.ParserSyntaxError, cst.CSTValidationError, SyntaxError, tokenize.TokenError) as error:
         raise _not_python(script, text, error) from None
     except (KeyError, RecursionError):
         raise InputError("nested too deeply", where=f"{script.path}:1:1") from None

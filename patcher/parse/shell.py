@@ -19,6 +19,7 @@ import tree_sitter_bash
 
 from patcher.errors import InputError
 from patcher.model import Command, Name, Script, Statement, Syntax, Word
+from patcher.parse import limits
 
 _PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
 # One byte a character, so that the offsets of both parsers are those of the script.
@@ -48,9 +49,11 @@ class _Layout:
     """What tree-sitter tells: the text for bashlex, where commands begin, and the names."""
 
     def __init__(self, script: Script) -> None:
+        limits.check(script)
         self.script = script
         self.source = _NOT_PLAIN.sub(".", script.text.replace("\\\r\n", " \\\n").replace("\r\n", " \n"))
         self.starts: set[int] = set()  # of commands
+        self.timed: dict[int, int] = {}  # where `time` stands before a command
         self.neutral: set[int] = set()  # where a construct became `:`
         self.extents: list[tuple[int, int]] = []  # of constructs of which bashlex sees only the beginning
         self.hidden: list[tree_sitter.Node] = []  # commands inside constructs
@@ -59,15 +62,19 @@ class _Layout:
         root = _PARSER.parse(self.source.encode("ascii")).root_node
         if root.has_error:
             raise self._broken(root)
-        nodes = [(root, False)]
+        nodes = [(root, False, 0)]
         while nodes:
-            node, hidden = nodes.pop()
+            node, hidden, depth = nodes.pop()
+            if depth > limits.MOST_NESTED:
+                raise limits.refused(
+                    script, f"more than {limits.MOST_NESTED} constructs inside each other", node.start_byte
+                )
             inside = self._construct(node) or hidden
             if node.type in _COMMANDS and node.start_byte not in self.neutral:
                 self._command(node, hidden)
             elif node.type in {"special_variable_name", "variable_name"}:
                 self._name(node)
-            nodes += ((child, inside) for child in reversed(node.children))
+            nodes += ((child, inside, depth + 1) for child in reversed(node.children))
         self.chunks = list(_chunks(root))
 
     def error(self, offset: int, what: str) -> InputError:
@@ -115,6 +122,7 @@ class _Layout:
             words = [word.start_byte for word in node.children_by_field_name("argument") if word.text != b"-p"]
             start = words[0] if words else node.end_byte
             self._masks.append((name.start_byte, start, ""))
+            self.timed[start] = name.start_byte
         if hidden:
             self.hidden.append(node)
         else:
@@ -194,6 +202,7 @@ class _Builder:
             if inner >= end:
                 break
             end = max(end, inner_end)
+        start = self.layout.timed.get(start, start)
         index = len(self.statements)
         defines = nodes[0].name.word if nodes[0].kind == "function" else ""
         self.statements.append(Statement(start, end, number, parent, defines))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -23,6 +23,8 @@ from patcher.review.stage import EXHAUSTIVE, OVERTIME, Event, Observation, Stage
 
 load_scenarios = load
 
+# A scenario, and where the observations of the patched script and of its reference come from.
+_Played = tuple[Scenario, list[tuple[Future[list[Observation]], int]]]
 _FEW = 9  # events that share a sandbox where the first scenario that does not hold ends the review
 
 
@@ -84,15 +86,15 @@ def run(
     try:
         plain: Event = (Scenario(name="", row=0, before=scenarios.before, expect=Expect()), original, None)
         reference = pool.submit(stage.play, [plain])
-        work = _Work(stage, wanted, pool, 0 if first else jobs)
+        work = _submitted(stage, wanted, pool, 0 if first else jobs)
         (seen,) = reference.result()
         if why := _cannot_run(seen):
             return _not_run(wanted, why)
         judge = Judge(stage, seen)
         findings: list[Finding] = []
-        for finding in work.findings(judge):
-            findings.append(finding)
-            if first and finding.verdict is Verdict.BROKEN:
+        for scenario, places in work:
+            findings.append(_finding(stage, judge, scenario, [future.result()[at] for future, at in places]))
+            if first and findings[-1].verdict is Verdict.BROKEN:
                 return tuple(findings)
             if progress:
                 progress(len(findings), len(wanted))
@@ -110,40 +112,29 @@ def _not_run(scenarios: Sequence[Scenario], why: str) -> tuple[Finding, ...]:
     return tuple(Finding(one.name, Verdict.NOT_RUN, why, one.row) for one in scenarios)
 
 
-class _Work:
-    """The events of the scenarios, under way in ``count`` sandboxes; 0 is a sandbox for every few, in their order.
+def _submitted(stage: Stage, wanted: Sequence[Scenario], pool: Executor, count: int) -> list[_Played]:
+    """The scenarios, under way in ``count`` sandboxes; 0 is a sandbox for every few of them, in their order.
 
     Scenarios that differ only in what they expect share an event.
     """
-
-    def __init__(self, stage: Stage, wanted: Sequence[Scenario], pool: Executor, count: int) -> None:
-        self.stage, self.wanted = stage, wanted
-        events: dict[str, Event] = {}
-        self.keys: list[list[str]] = []
-        for one in wanted:
-            name = one.name if stage.keep else ""
-            compared = Expect(calls="reference" if one.expect.calls == "reference" else "")
-            event = replace(one, name=name, row=0, needs=0, keep=(), languages=(), expect=compared)
-            pair: list[Event] = [(event, stage.patched, None)]
-            if _wants_reference(one):
-                pair.append((stage.unpatched(event), stage.original, None))
-            self.keys.append([f"{script is stage.original} {event}" for event, script, _ in pair])
-            events |= dict(zip(self.keys[-1], pair, strict=True))
-        names = {id(event): key for key, event in events.items()}
-        every = list(events.values())
-        parts = [every] if count else [every[at : at + _FEW] for at in range(0, len(every), _FEW)]
-        groups = [group for part in parts for group in stage.batches(part, count or 1)]
-        self.futures = [([names[id(event)] for event in group], pool.submit(stage.play, group)) for group in groups]
-
-    def findings(self, judge: Judge) -> Iterator[Finding]:
-        """The findings of the scenarios, in order, each as soon as it can be told."""
-        seen: dict[str, Observation] = {}
-        left = list(zip(self.wanted, self.keys, strict=True))
-        for keys, future in self.futures:
-            seen.update(zip(keys, future.result(), strict=True))
-            while left and all(key in seen for key in left[0][1]):
-                scenario, pair = left.pop(0)
-                yield _finding(self.stage, judge, scenario, [seen[key] for key in pair])
+    events: dict[str, Event] = {}
+    keys: list[list[str]] = []
+    for one in wanted:
+        name = one.name if stage.keep else ""
+        compared = Expect(calls="reference" if one.expect.calls == "reference" else "")
+        event = replace(one, name=name, row=0, needs=0, keep=(), languages=(), expect=compared)
+        pair: list[Event] = [(event, stage.patched, None)]
+        if _wants_reference(one):
+            pair.append((stage.unpatched(event), stage.original, None))
+        keys.append([f"{script is stage.original} {event}" for event, script, _ in pair])
+        events |= dict(zip(keys[-1], pair, strict=True))
+    every = list(events.values())
+    places: dict[int, tuple[Future[list[Observation]], int]] = {}
+    for part in [every] if count else [every[at : at + _FEW] for at in range(0, len(every), _FEW)]:
+        for group in stage.batches(part, count or 1):
+            future = pool.submit(stage.play, group)
+            places |= {id(event): (future, number) for number, event in enumerate(group)}
+    return [(one, [places[id(events[key])] for key in pair]) for one, pair in zip(wanted, keys, strict=True)]
 
 
 def _finding(stage: Stage, judge: Judge, scenario: Scenario, seen: Sequence[Observation]) -> Finding:

@@ -28,7 +28,7 @@ from patcher.errors import UsageError
 from patcher.model import Finding, Script, Verdict
 from patcher.review import sandbox
 from patcher.review.scenarios import Expect, Scenario, Scenarios, fill
-from patcher.review.stage import Listing, Observation, Stage, observed
+from patcher.review.stage import Observation, Stage, below, observed
 
 ENGINE = "/run/engine"  # in the sandbox, as in harness/engine_shim.py
 LABEL = "ci-patcher.run"
@@ -242,7 +242,7 @@ class Bench:
             return Finding(case.name, Verdict.NOT_RUN, why, case.row)
         key = secrets.token_hex(4)
         scenario = Scenario(name=case.name, row=case.row, steps=case.steps, words=case.words, expect=Expect())
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         root, name = fill(self.stage.scenarios.root, words), fill(self.cases.cache, words)
         place = self.folder / key
         place.mkdir()
@@ -302,10 +302,12 @@ class Bench:
         for name, run in seen.runs.items():
             if run.status is None or (run.status != 0) != (int(name) in case.fails):
                 problems.append(f"run {name} ended with {run.status}")
-        before, *between, after = [_below(look, cache) for look in (seen.before, *seen.looks)]
+        before, *between, after = [below(look, cache) for look in (seen.before, *seen.looks)]
+        for look in (before, *between, after):
+            look.pop("index.json.lock", None)  # of the engine, on an index that it reads
         if any(look != before for look in between):
             problems.append("the old cache is not as it was, on the way")
-        beside = {path.split("/")[0] for path in _below(seen.looks[-1], root) if path}
+        beside = {path.split("/")[0] for path in below(seen.looks[-1], root) if path}
         state = "nothing" if not beside else "old" if after == before else "new"
         if state not in case.leaves:
             problems.append(f"what lies there is {state}, not {' or '.join(case.leaves)}")
@@ -320,12 +322,6 @@ class Bench:
         if case.cached is not None and (found := cached(seen.runs["1"].output + seen.runs["1"].errors)) != case.cached:
             problems.append(f"{found} layers were CACHED, not {case.cached}")
         return problems
-
-
-def _below(listing: Listing, folder: str) -> dict[str, tuple[str, str, str]]:
-    """What is in a folder of a listing, itself included as "". The engine's lock on an index that it reads is not."""
-    inside = {path: entry for path, entry in listing.items() if f"{path}/".startswith(f"{folder}/")}
-    return {path[len(folder) + 1 :]: entry for path, entry in inside.items() if not path.endswith("/index.json.lock")}
 
 
 def run(

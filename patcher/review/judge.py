@@ -6,25 +6,18 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 
-from patcher.model import Finding, Verdict
+from patcher.model import ABSENT, Finding, Verdict
 from patcher.review.scenarios import Scenario, fill, pattern
-from patcher.review.stage import Listing, Observation, Run, Stage
+from patcher.review.stage import Listing, Observation, Run, Stage, below
 
 _LINES = 150  # of evidence, each with at most so many characters
 _WIDTH = 1000
-
-
-def _below(listing: Listing, root: str) -> dict[str, tuple[str, str, str]]:
-    return {path[len(root) + 1 :]: entry for path, entry in listing.items() if path.startswith(f"{root}/")}
-
-
-def _within(listing: Listing, root: str) -> dict[str, tuple[str, str, str]]:
-    return {path: entry for path, entry in listing.items() if f"{path}/".startswith(f"{root}/")}
+_Tables = tuple[Mapping[str, str], ...]
 
 
 def _changed(observation: Observation, root: str) -> set[str]:
     """The paths outside of ``root`` that a scenario made, changed or removed."""
-    before, after = dict(observation.before), dict(observation.looks[-1])
+    before, after = observation.before, observation.looks[-1]
     paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     return {path for path in paths if not f"{path}/".startswith(f"{root}/")}
 
@@ -43,13 +36,11 @@ def _messages(run: Run) -> list[str]:
     return [line for line in run.errors.splitlines() if not line.startswith("+")]
 
 
-def _is(found: Mapping[str, tuple[str, str, str]] | None, tree: Mapping[str, str]) -> bool:
+def _is(found: Listing, tree: Mapping[str, str]) -> bool:
     """Whether a listing is a tree: its files with their contents, nothing else, and the mode of its top."""
-    top = found.get(".") if found else None
-    if not found or not top or top[0] != "directory" or top[1] != tree.get(".", top[1]):
-        return False
-    files = {path: entry[2] for path, entry in found.items() if entry[0] != "directory"}
-    return files == {path: text for path, text in tree.items() if path != "."}
+    kind, mode, _ = found.get("", ("", "", ""))
+    files = {path: content for path, (kind, _, content) in found.items() if kind != "directory"}
+    return kind == "directory" and {".": mode, **files} == {".": mode, **tree}
 
 
 class Judge:
@@ -62,24 +53,21 @@ class Judge:
 
     def judge(self, scenario: Scenario, seen: Observation, reference: Observation | None) -> Finding:
         """The finding of one scenario."""
-        if scenario.needs and reference and not self._arises(scenario, reference):
-            return Finding(scenario.name, Verdict.HELD, "does not arise in this script", scenario.row)
+        if scenario.needs and reference:
+            runs = reference.runs.values()
+            if not runs or any(run.status != 0 or len(run.tagged()) < scenario.needs for run in runs):
+                return Finding(scenario.name, Verdict.HELD, ABSENT, scenario.row)
         if problems := self.problems(scenario, seen, reference):
             evidence = self.story(scenario, seen, reference or self.plain)
             return Finding(scenario.name, Verdict.BROKEN, "; ".join(problems), scenario.row, evidence)
         return Finding(scenario.name, Verdict.HELD, "", scenario.row, self.story(scenario, seen))
-
-    @staticmethod
-    def _arises(scenario: Scenario, reference: Observation) -> bool:
-        runs = reference.runs.values()
-        return bool(runs) and all(run.status == 0 and len(run.tagged()) >= scenario.needs for run in runs)
 
     def problems(self, scenario: Scenario, seen: Observation, reference: Observation | None) -> list[str]:
         """What did not hold, each as one line."""
         if not seen.looks:
             return list(seen.trouble) or ["there is no result"]
         problems = list(seen.trouble)
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         for name, run in seen.runs.items():
             same = reference.runs.get(name) if reference else None
             problems += self._run(scenario, name, run, same, words)
@@ -130,42 +118,37 @@ class Judge:
     def _places(self, scenario: Scenario, seen: Observation, reference: Observation | None, root: str) -> Iterable[str]:
         """What is wrong with the files."""
         expect = scenario.expect
-        if expect.look:
-            for listing in seen.looks[:-1]:
-                if what := self._leaves(scenario, listing, look=True):
-                    yield f"{what}, on the way"
+        for listing in seen.looks[:-1] if expect.look else ():
+            if what := self._leaves(scenario, listing, expect.look, look=True):
+                yield f"{what}, on the way"
         if expect.leaves == "before":
-            if _within(seen.before, root) != _within(seen.looks[-1], root):
+            if below(seen.before, root) != below(seen.looks[-1], root):
                 yield f"{self.place} is not as it was"
-        elif expect.leaves and (what := self._leaves(scenario, seen.looks[-1], look=False)):
+        elif expect.leaves and (what := self._leaves(scenario, seen.looks[-1], expect.leaves, look=False)):
             yield what
         usual = [_changed(one, root) for one in (self.plain, reference) if one and one.looks]
         for path in sorted(_changed(seen, root).difference(*usual))[:3]:
             yield f"outside of {self.place}, {path} was made, changed or removed"
 
-    def _leaves(self, scenario: Scenario, listing: Listing, *, look: bool) -> str:
-        """What is wrong with ``root`` at a step ``look`` or at the end, or nothing."""
-        words = self.stage.words(scenario, self.stage.patched)
-        expect = scenario.expect
-        wanted, litter, most = (expect.look, expect.litter, expect.most) if look else (expect.leaves, (), 0)
-        alternatives = [fill(table, words) for table in wanted if isinstance(table, dict)]
+    def _leaves(self, scenario: Scenario, listing: Listing, wanted: _Tables, *, look: bool) -> str:
+        """What is wrong with ``root``, or nothing: it must be as one of ``wanted``, at a step ``look`` with litter."""
+        expect, words = scenario.expect, self.stage.words(scenario)
+        alternatives = fill(wanted, words)
         named = {path for table in alternatives for path in table}
-        found: dict[str, dict[str, tuple[str, str, str]]] = {}
-        for path, entry in sorted(_below(listing, fill(self.scenarios.root, words)).items()):
-            top, _, rest = path.partition("/")
-            found.setdefault(top, {})[rest or "."] = entry
+        inside = below(listing, fill(self.scenarios.root, words))
+        found = [path for path in inside if path and "/" not in path]
 
         def matches(top: str, patterns: Iterable[str]) -> bool:
             return any(fnmatch.fnmatchcase(top, fill(pattern, words)) for pattern in patterns)
 
-        others = [top for top in found if top not in named and not matches(top, scenario.keep or ())]
-        if [top for top in others if not matches(top, litter)]:
+        others = [top for top in found if top not in named and not matches(top, scenario.keep)]
+        if [top for top in others if not (look and matches(top, expect.litter))]:
             return f"{self.place} holds what it must not"
-        if most is not None and len(others) > most:
-            return f"{self.place} holds {len(others)} temporary directories, not {most}"
+        if expect.most is not None and len(others) > expect.most:
+            return f"{self.place} holds {len(others)} temporary directories, not {expect.most}"
         for table in alternatives:
             absent = [path for path in named - set(table) if path in found]
-            if not absent and all(_is(found.get(path), self.scenarios.trees[tree]) for path, tree in table.items()):
+            if not absent and all(_is(below(inside, path), self.scenarios.trees[tree]) for path, tree in table.items()):
                 return ""
         return f"{self.place} holds what it must not"
 
@@ -175,11 +158,11 @@ class Judge:
 
         Without one the text is the same on every run: ``…`` stands for an entry of the tree that nothing has named.
         """
-        words = self.stage.words(scenario, self.stage.patched)
+        words = self.stage.words(scenario)
         root = fill(self.scenarios.root, words)
         tables = [fill(table, words) for table in scenario.expect.leaves if isinstance(table, Mapping)]
-        named = {*fill(scenario.keep or (), words), *(path for table in tables for path in table)}
-        named |= {path.partition("/")[0] for path in _below(seen.before, root)}
+        named = {*fill(scenario.keep, words), *(path for table in tables for path in table)}
+        named |= {path.partition("/")[0] for path in below(seen.before, root)}
         inside = re.compile(rf"({re.escape(root)}/)([^/,\s]+)")
 
         def steady(text: str) -> str:
@@ -191,7 +174,8 @@ class Judge:
             lines.append(f"run {name} ended with {run.status}")
         between = [("on the way", look) for look in seen.looks[:-1] if reference]
         for when, listing in (("before", seen.before), *between, ("after", seen.looks[-1] if seen.looks else {})):
-            tree = [steady(f"{root}/{path}{_shown(entry)}") for path, entry in sorted(_below(listing, root).items())]
+            entries = sorted(below(listing, root).items())
+            tree = [steady(f"{root}/{path}{_shown(entry)}") for path, entry in entries if path]
             lines.append(f"{when}, in {root}{':' if tree else ': nothing'}")
             lines += [f"  {line.removeprefix(f'{root}/')}" for line in tree]
         if reference:
@@ -205,23 +189,18 @@ class Judge:
 
 
 def _added(wanted: list[tuple[str, str]], run: Run, same: Run) -> Iterable[str]:
-    """Whether the tagged calls are the reference's with each pair once more, as two words or with ``=``."""
-    calls: list[tuple[str, ...]] = []
-    for call in run.tagged():
-        left = list(call)
+    """What tells the tagged calls from the reference's with each pair once more, as two words or with ``=``."""
+    calls = run.tagged()
+    for number in range(len(calls)):
         for option, value in wanted:
-            for index, word in enumerate(left):
-                following = left[index + 1] if index + 1 < len(left) else ""
-                if word == option and fnmatch.fnmatchcase(following, value):
-                    del left[index : index + 2]
-                elif fnmatch.fnmatchcase(word, f"{option}={value}"):
-                    del left[index]
-                else:
-                    continue
-                break
+            call = calls[number]
+            for index, (word, following) in enumerate(zip(call, (*call[1:], ""), strict=True)):
+                two = word == option and fnmatch.fnmatchcase(following, value)
+                if two or fnmatch.fnmatchcase(word, f"{option}={value}"):
+                    calls[number] = call[:index] + call[index + 1 + two :]
+                    break
             else:
                 yield f"the build's words lack {option} {value}"
                 return
-        calls.append(tuple(left))
     if calls != same.tagged():
         yield "the build's words are not those of the unpatched script and the added ones"

@@ -23,15 +23,11 @@ _BATCH = 25  # scenarios that share a sandbox
 
 def strike(stage: Stage, scenario: Scenario, lines: tuple[int, ...], point: str) -> Event:
     """The event in which the signal of the scenario's step ``strike WHOM SIGNAL`` is sent at ``point``."""
-    step = next(step for step in scenario.steps if step.startswith("strike "))
-    _, whom, signal = step.split()
-    index = scenario.steps.index(step)
-    steps: tuple[str, ...] = ()
-    trace = None
+    index = next(number for number, step in enumerate(scenario.steps) if step.startswith("strike "))
+    _, whom, signal = scenario.steps[index].split()
+    steps, trace = [f"wait 1 {point}", f"signal 1 {whom} {signal}"], None
     if point.startswith("line "):
-        trace = Trace(lines, int(point.split()[1]), signal, whom)
-    else:
-        steps = (f"wait 1 {point}", f"signal 1 {whom} {signal}")
+        steps, trace = [], Trace(lines, int(point.split()[1]), signal, whom)
     changed = replace(scenario, steps=(*scenario.steps[:index], *steps, *scenario.steps[index + 1 :]), expect=Expect())
     return changed, stage.patched, trace
 
@@ -59,20 +55,17 @@ def run(
         if key not in counted:
             counted[key] = found(stage, scenario, lines)
         events = [strike(stage, scenario, lines, point) for point in counted[key]]
-        groups = stage.batches(events, len(events) // _BATCH + 1)
-        work.append((scenario, counted[key], [(group, pool.submit(stage.play, group)) for group in groups], events))
+        size = 1 if scenario.mounts or stage.keep else _BATCH
+        batches = [events[at : at + size] for at in range(0, len(events), size)]
+        work.append((scenario, counted[key], [pool.submit(stage.play, batch) for batch in batches]))
     findings = []
-    for number, (scenario, names, futures, events) in enumerate(work, 1):
-        seen = {
-            id(event): observation
-            for group, future in futures
-            for event, observation in zip(group, future.result(), strict=True)
-        }
+    for number, (scenario, names, futures) in enumerate(work, 1):
         broken, evidence = [], ""
-        for point, event in zip(names, events, strict=True):
-            if problems := judge.problems(scenario, seen[id(event)], None):
+        observations = [observation for future in futures for observation in future.result()]
+        for point, observation in zip(names, observations, strict=True):
+            if problems := judge.problems(scenario, observation, None):
                 broken.append(f"{point}: {'; '.join(problems)}")
-                evidence = evidence or f"{point}\n{judge.story(scenario, seen[id(event)], judge.plain)}"
+                evidence = evidence or f"{point}\n{judge.story(scenario, observation, judge.plain)}"
         verdict = Verdict.BROKEN if broken or not names else Verdict.HELD
         detail = f"{len(names)} points"
         if broken:

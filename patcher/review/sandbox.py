@@ -2,7 +2,7 @@
 
 The sandbox is bubblewrap's: namespaces of its own for processes, network, users and mounts, a read-only system
 without the caller's home, small empty file systems for ``/tmp``, ``/home`` and ``/run``, no capabilities and none of
-the caller's variables. Root's programs run as nobody there. Nothing of it lies in a folder of the machine: files are
+the caller's variables. If root calls, the programs run as another user. No folder of the machine is needed: files are
 handed over as open descriptors. The driver (``harness/driver.py``) limits what a process may use.
 """
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
+import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,10 @@ from functools import cache
 from pathlib import Path
 
 # What a system's programs need of /etc: no host names, no keys, no accounts of services.
-_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "group", "passwd")
+_ETC = (
+    *("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
+    *("/etc/localtime", "/etc/group", "/etc/passwd"),
+)
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
 """What the sandbox has of the machine, read-only, for whatever programs are there."""
 
@@ -45,7 +49,17 @@ LIMITS: Mapping[str, int] = {
 MEMORY = 64 << 20
 """Bytes that the sandbox's own file systems take at most, each."""
 
-NOBODY = "65534"
+USERS = range(61184, 65520)
+"""Whom root's programs run as: systemd keeps these numbers for users without an account. One of them for each sandbox,
+since the limit on processes counts all of a user's."""
+
+_ADVICE = {
+    "kernel/apparmor_restrict_unprivileged_userns = 1": (
+        "AppArmor forbids user namespaces: give bwrap a profile with `userns,` (/etc/apparmor.d/bwrap)"
+    ),
+    "kernel/unprivileged_userns_clone = 0": "user namespaces are off: sysctl kernel.unprivileged_userns_clone=1",
+    "user/max_user_namespaces = 0": "user namespaces are off: sysctl user.max_user_namespaces=10000",
+}
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -69,14 +83,13 @@ class Bind:
 class Completed:
     """How the program ended: its exit status (negative for a signal), the bytes it wrote, what went wrong.
 
-    ``started`` is false where bubblewrap made no sandbox; then ``stderr`` is bubblewrap's.
+    Where bubblewrap made no sandbox, the status and ``stderr`` are bubblewrap's.
     """
 
     status: int
     stdout: bytes
     stderr: bytes
     trouble: str = ""
-    started: bool = True
 
 
 def python() -> str:
@@ -102,25 +115,18 @@ def missing() -> str:
     done = run(["/bin/sh", "-c", "echo ok"], seconds=20)
     if done.stdout.strip() == b"ok":
         return ""
-    lines = done.stderr.decode("utf8", "replace").strip().splitlines()
-    return f"bubblewrap makes no sandbox here: {(lines or [done.trouble or 'no output'])[-1]}{advice()}"
+    said = done.stderr.decode("utf8", "replace").strip() or done.trouble or "no output"
+    return f"bubblewrap makes no sandbox here: {said.splitlines()[-1]}; {advice()}"
 
 
 def advice(settings: Path = Path("/proc/sys")) -> str:
-    """What keeps bubblewrap from making namespaces, as far as the kernel's settings say."""
-
-    def setting(name: str) -> str:
+    """What to do where bubblewrap cannot make namespaces, as far as the kernel's settings say why."""
+    for setting, what in _ADVICE.items():
+        name, value = setting.split(" = ")
         with contextlib.suppress(OSError):
-            return (settings / name).read_text(encoding="ascii").strip()
-        return ""
-
-    if setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return "; AppArmor forbids user namespaces: give bwrap a profile with `userns,` (/etc/apparmor.d/bwrap)"
-    if setting("kernel/unprivileged_userns_clone") == "0":
-        return "; user namespaces are off: sysctl kernel.unprivileged_userns_clone=1"
-    if setting("user/max_user_namespaces") == "0":
-        return "; user namespaces are off: sysctl user.max_user_namespaces=10000"
-    return "; in a container, allow namespaces (docker run --privileged), or run outside of it"
+            if (settings / name).read_text(encoding="ascii").strip() == value:
+                return what
+    return "in a container, allow namespaces (docker run --privileged), or run outside of it"
 
 
 @cache
@@ -131,31 +137,27 @@ def _sizes() -> bool:
 
 def _interpreter() -> Iterator[str]:
     """The files that this Python needs, where it lies outside of the system: no home with its keys."""
-    base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix, "installed_base": sys.base_prefix}
-    paths = [python(), *(sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib"))]
-    paths.append(os.path.join(sysconfig.get_config_var("LIBDIR") or "", sysconfig.get_config_var("LDLIBRARY") or "?"))
-    for path in dict.fromkeys(map(os.path.realpath, paths)):
-        if not path.startswith(tuple(f"{folder}/" for folder in SYSTEM)) and os.path.exists(path):
+    library = os.path.join(*sysconfig.get_config_vars("LIBDIR", "LDLIBRARY"))
+    for path in map(os.path.realpath, (python(), os.path.dirname(os.__file__), library)):
+        if not path.startswith(tuple(f"{folder}/" for folder in SYSTEM)):
             yield path
 
 
 class _Arguments:
-    """The words for bubblewrap, and the open files that they name."""
+    """The words for bubblewrap, and the open files that they name, for as long as the stack lasts."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.stack = stack
         self.words: list[str] = []
         self.descriptors: list[int] = []
 
-    def data(self, content: bytes) -> str:
+    def data(self, content: bytes) -> int:
         """A descriptor to read the content from."""
-        descriptor = os.memfd_create("ci-patcher")
-        self.stack.callback(os.close, descriptor)
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        self.descriptors.append(descriptor)
-        return str(descriptor)
+        file = self.stack.enter_context(os.fdopen(os.memfd_create("ci-patcher"), "w+b"))
+        file.write(content)
+        file.seek(0)
+        self.descriptors.append(file.fileno())
+        return file.fileno()
 
     def entry(self, path: str, kind: str, mode: str, content: str) -> None:
         """One file, directory or link, on a file system of the sandbox; ``mask`` is a file over one of the system."""
@@ -164,9 +166,8 @@ class _Arguments:
         elif kind == "directory":
             self.words += ["--perms", f"0{mode}", "--dir", path]
         else:
-            text = content.encode("utf8", "surrogateescape")
             how = "--ro-bind-data" if kind == "mask" else "--file"
-            self.words += ["--perms", f"0{mode}", how, self.data(text), path]
+            self.words += ["--perms", f"0{mode}", how, str(self.data(content.encode("utf8", "surrogateescape"))), path]
 
     def empty(self, path: str, size: int = MEMORY, mode: str = "1777") -> None:
         """An empty file system."""
@@ -188,51 +189,41 @@ class _Arguments:
             self.entry(*entry)
         self.words += ["--remount-ro", bind.target] if bind.read_only else []
 
+    def machine(self) -> None:
+        """What every sandbox has of the machine, and its own /proc and /dev."""
+        for path in SYSTEM:
+            if os.path.islink(path):
+                self.words += ["--symlink", os.readlink(path), path]
+            elif os.path.isdir(path):
+                self.words += ["--ro-bind", path, path]
+        for path in (*_ETC, *_interpreter()):
+            self.parents(path, "755")
+            self.words += ["--ro-bind-try", path, path]
+        self.words += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
+        self.empty("/dev/shm", 1 << 20)
+        self.words += ["--remount-ro", "/dev"]
 
-def _arguments(made: _Arguments, binds: Sequence[Bind], entries: Sequence[Sequence[str]], drop: bool) -> None:
-    """Everything up to the words of the program."""
-    root = os.geteuid() == 0
-    made.words += [program(), "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
-    if root:  # in the machine's user namespace, else there is no other user to become
-        made.words += [*(f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts")), "--unshare-cgroup-try"]
-        made.words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if drop else []
-    else:
-        made.words += ["--unshare-all"]
-    for path in SYSTEM:
-        if os.path.islink(path):
-            made.words += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            made.words += ["--ro-bind", path, path]
-    made.entry("/etc", "directory", "755", "")
-    for name in _ETC:
-        made.words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    for path in _interpreter():
-        made.parents(path, "755")
-        made.words += ["--ro-bind", path, path]
-    made.words += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
-    made.empty("/dev/shm", 1 << 20)
-    made.words += ["--remount-ro", "/dev"]
-    targets = {bind.target for bind in binds}
-    for path in ("/tmp", "/home", "/run"):
-        if path not in targets:
-            made.empty(path)
-    for entry in entries:
-        made.entry(*entry)
-    for bind in binds:
-        made.mount(bind)
-    made.words += ["--remount-ro", "/", "--chdir", "/", "--"]
-    if root and drop:
-        made.words += ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        made.words += ["--inh-caps=-all", "--pdeathsig=KILL"]
-
-
-def _child(info: int) -> int | None:
-    """A descriptor of the sandbox's process 1, by what bubblewrap says of it; None where there is none."""
-    with open(info, "rb") as file:
-        text = file.read()
-    with contextlib.suppress(ValueError, OSError, KeyError):
-        return os.pidfd_open(json.loads(text)["child-pid"])
-    return None
+    def everything(self, binds: Sequence[Bind], entries: Sequence[Sequence[str]], drop: bool) -> None:
+        """All words up to those of the program."""
+        self.words += ["--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
+        root = os.geteuid() == 0
+        if root:  # in the machine's user namespace, else there is no other user to become
+            self.words += [*(f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts")), "--unshare-cgroup-try"]
+            self.words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if drop else []
+        else:
+            self.words += ["--unshare-all"]
+        self.machine()
+        for path in {"/tmp", "/home", "/run"} - {bind.target for bind in binds}:
+            self.empty(path)
+        for entry in entries:
+            self.entry(*entry)
+        for bind in binds:
+            self.mount(bind)
+        self.words += ["--remount-ro", "/", "--chdir", "/", "--"]
+        if root and drop:
+            user = secrets.choice(USERS)
+            self.words += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+            self.words += ["--inh-caps=-all", "--pdeathsig=KILL"]
 
 
 def run(
@@ -251,31 +242,27 @@ def run(
     ``entries`` are files, directories and links of the sandbox, read-only outside of ``/home``, ``/tmp`` and ``/run``.
     ``seconds`` is the wall time after which all of it is killed, ``output`` the number of bytes on standard output
     and on standard error that are read before it is; ``stop`` kills it from another thread. ``drop`` false leaves
-    root what it is. Nothing is raised: ``Completed.trouble`` and ``started`` tell.
+    root what it is. Nothing is raised: ``Completed.trouble`` tells.
     """
+    told, tell = os.pipe()
     with contextlib.ExitStack() as stack:
+        stack.callback(os.close, tell)
         made = _Arguments(stack)
-        _arguments(made, binds, entries, drop)
-        source = made.data(stdin)
-        told, tell = os.pipe()
-        made.words[1:1] = ["--info-fd", str(tell)]
-        try:
-            process = subprocess.Popen(
-                [*made.words, *argv],
-                stdin=int(source),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
-                start_new_session=True,
-                pass_fds=[*made.descriptors, tell],
-            )
-        finally:
-            os.close(tell)
+        made.everything(binds, entries, drop)
+        process = subprocess.Popen(
+            [program(), "--info-fd", str(tell), *made.words, *argv],
+            stdin=made.data(stdin),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+            pass_fds=[*made.descriptors, tell],
+        )
     first = None
     with process:
         try:
-            first = _child(told)
-            kept, trouble = _drain(process, seconds, output, stop)
+            first = _first(told)
+            stdout, stderr, trouble = _drain(process, seconds, output, stop or threading.Event())
         finally:
             if first is not None:
                 # With process 1 all processes of its namespace end, whatever they did about their signals.
@@ -284,32 +271,41 @@ def run(
                 os.close(first)
             # bubblewrap ends by itself then: killed before, it would leave a zombie to whoever is process 1 outside.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(5 if first is not None else 0)
+                process.wait(5)
             process.kill()
-    return Completed(process.returncode, kept[0], kept[1], trouble, first is not None)
+    return Completed(process.returncode, stdout, stderr, trouble)
+
+
+def _first(info: int) -> int | None:
+    """A descriptor of the sandbox's process 1, by what bubblewrap says of it; None where there is none."""
+    with open(info, "rb") as file:
+        text = file.read()
+    with contextlib.suppress(ValueError, OSError):
+        return os.pidfd_open(json.loads(text)["child-pid"])
+    return None
 
 
 def _drain(
-    process: subprocess.Popen[bytes], seconds: float, output: int, stop: threading.Event | None
-) -> tuple[list[bytes], str]:
+    process: subprocess.Popen[bytes], seconds: float, output: int, stop: threading.Event
+) -> tuple[bytes, bytes, str]:
     """What the process wrote to its two streams until it ended, and why it must be killed, if it must."""
-    kept = [bytearray(), bytearray()]
-    trouble = ""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+    unfinished = set(kept)
     deadline = time.monotonic() + seconds
-    with selectors.DefaultSelector() as selector:
-        for stream, part in zip((process.stdout, process.stderr), kept, strict=True):
-            assert stream is not None
-            selector.register(stream, selectors.EVENT_READ, part)
-        while selector.get_map() and not trouble:
-            for key, _ in selector.select(0.2 if stop else max(0.0, deadline - time.monotonic())):
-                chunk = os.read(key.fd, 1 << 16)
-                key.data.extend(chunk)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-            if any(len(part) > output for part in kept):
-                trouble = f"wrote more than {output} bytes"
-            elif stop and stop.is_set():
-                trouble = "was stopped"
-            elif time.monotonic() > deadline:
-                trouble = f"did not end within {seconds:g} s"
-    return [bytes(part[:output]) for part in kept], trouble
+    trouble = ""
+    while unfinished and not trouble:
+        for descriptor in select.select(unfinished, [], [], 0.2)[0]:
+            chunk = os.read(descriptor, 1 << 16)
+            kept[descriptor] += chunk
+            if not chunk:
+                unfinished.remove(descriptor)
+        if any(len(part) > output for part in kept.values()):
+            trouble = f"wrote more than {output} bytes"
+        elif stop.is_set():
+            trouble = "was stopped"
+        elif time.monotonic() > deadline:
+            trouble = f"did not end within {seconds:g} s"
+    stdout, stderr = (bytes(part[:output]) for part in kept.values())
+    return stdout, stderr, trouble

@@ -28,16 +28,10 @@ WORK = "/run/ci-patcher"  # the driver's, in the sandbox
 LIBRARY = "/ci-patcher/lib"  # what all runs share, read-only
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
-SECONDS = 120
-"""Wall time of a whole review; ``EXHAUSTIVE`` that of one that tries every point."""
-
-EXHAUSTIVE = 1800
-
+SECONDS = 120  # wall time of a whole review
+EXHAUSTIVE = 1800  # the same for one that tries every point
 OVERTIME = "the time of the whole review was over"
-
-OUTPUT = 4 << 20
-"""Bytes of one scenario's result, at most."""
-
+_OUTPUT = 4 << 20  # bytes of one scenario's result, at most
 _START = """import marshal, sys
 names = marshal.load(sys.stdin.buffer)
 for code in marshal.load(sys.stdin.buffer):
@@ -51,11 +45,10 @@ _SPARED = re.compile(r"PATH|IFS|HOME|(OLD)?PWD|ENV|PS\d|E?UID|PPID|TMPDIR|(BASH|
 _READ = re.compile(
     r"""\$(?:\{[#!]?)?([A-Za-z_]\w*)|(?:environ\[|environ\.get\(|getenv\()["'](\w+)|\s-v\s+([A-Za-z_]\w*)"""
 )
-
 _TEMPORARY = re.compile(r"(/tmp/(?:[\w.-]*[.-])?)\w{8,10}(?=/|$)")  # of mktemp and of Python's tempfile
 
 Listing = Mapping[str, tuple[str, str, str]]
-"""A directory tree: path -> kind, mode and content."""
+"""A directory tree: kind, mode and content of each entry by its path."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -151,8 +144,8 @@ class Stage:
         companions: Mapping[str, Script],
         keep: Path | None,
     ) -> None:
-        self.scenarios, self.original, self.patched, self.keep = scenarios, original, patched, keep
-        self.companions = {path: one for path, one in companions.items() if path not in scenarios.tree}
+        self.scenarios, self.original, self.patched = scenarios, original, patched
+        self.companions, self.keep = companions, keep
         self.language: Language = "python" if patched.language == "python" else "shell"
         # The parts of each option's value, where that is not the default.
         self.chosen = {
@@ -160,55 +153,51 @@ class Stage:
             for name, option in scenarios.chosen.items()
             if (words := option.words(options.get(name, option.default)))
         }
-        self.library = list(self._library())
         added = "\n".join(lines.split(patched.text)[n - 1] for n in lines.added(original.text, patched.text))
         # What the original reads is its own to choose its build by, and no name that the block brings along.
         own = {match[1] or match[2] or match[3] for match in _READ.finditer(original.text)}
-        brought = sorted(set(re.findall(r"\b[A-Za-z_]\w*\b", added)) - own)
-        self.poison = {name: f"{HOME}/survivors/{name}" for name in brought}
-        self.define = dict.fromkeys(own, "")
-        # Whoever runs a script with CR LF has the CRs taken out first, as the static review does.
-        self.crlf = "\r\n" in original.text
+        brought = set(re.findall(r"\b[A-Za-z_]\w*\b", added)) - own
+        self.poison = {name: f"{HOME}/survivors/{name}" for name in sorted(brought) if not _SPARED.fullmatch(name)}
+        self.define = {name: "" for name in own if not _SPARED.fullmatch(name)}
         self.deadline = time.monotonic() + SECONDS
         self.stop = threading.Event()
 
     def text(self, script: Script) -> str:
-        """A script as it is run."""
-        return script.text.replace("\r\n", "\n") if self.crlf else script.text
+        """A script as it is run: whoever runs one with CR LF has the CRs taken out first."""
+        return script.text.replace("\r\n", "\n") if "\r\n" in self.original.text else script.text
 
-    def words(self, scenario: Scenario, script: Script) -> dict[str, str]:
+    def words(self, scenario: Scenario) -> dict[str, str]:
         """What the words in braces of a scenario stand for."""
-        words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{script.path}"}
-        words |= {**self.scenarios.words, **scenario.words}
-        return words | (self.chosen[scenario.option] if scenario.option else {})
+        words = {"home": HOME, "tree": TREE, "script": f"{TREE}/{self.patched.path}"}
+        return {**words, **self.scenarios.words, **scenario.words, **self.chosen.get(scenario.option, {})}
 
     def unpatched(self, scenario: Scenario) -> Scenario:
         """The scenario for the unpatched script, which knows nothing of what lies in ``root``: so more can share it."""
-        words = self.words(scenario, self.original)
+        words = self.words(scenario)
         root = fill(self.scenarios.root, words)
-        outside = [one for one in scenario.before or () if not fill(f"{one.path}/", words).startswith(f"{root}/")]
+        outside = [one for one in scenario.before if not fill(f"{one.path}/", words).startswith(f"{root}/")]
         name = f"{scenario.name} unpatched" if self.keep else ""
         return msgspec.structs.replace(scenario, name=name, before=tuple(outside), mounts=())
 
     def job(self, scenario: Scenario, script: Script, trace: Trace | None) -> dict[str, Any]:
         """What the driver is told (see ``harness/driver.py``)."""
-        words = self.words(scenario, script)
+        words = self.words(scenario)
         files = [[folder, "directory", "755", ""] for folder in (HOME, TREE, f"{HOME}/scratch")]
-        files += [[f"{TREE}/{path}", "file", "755", text] for path, text in self.scenarios.tree.items()]
-        for path, companion in {**self.companions, script.path: script}.items():
-            files.append([f"{TREE}/{path}", "file", "755", self.text(companion)])
-        for entry in scenario.before or ():
+        texts = {path: self.text(companion) for path, companion in self.companions.items()}
+        texts |= {**self.scenarios.tree, script.path: self.text(script)}
+        files += [[f"{TREE}/{path}", "file", "755", text] for path, text in texts.items()]
+        for entry in scenario.before:
             files += self._entry(entry, words)
-        environment = self._environment(scenario, words, files)
+        if scenario.poison:
+            files += [[f"{path}/precious", "file", "644", name] for name, path in self.poison.items()]
         runs = {}
         for name in scenario.runs():
             folder = f"{WORK}/run{name}"
-            variables = {**environment, **self._switches(folder), "PATH": f"{folder}/wrap:{folder}/bin:{PATH}"}
             runs[name] = {
                 "folder": folder,
                 "cwd": TREE,
                 "argv": self._argv(scenario, script, words),
-                "environment": {key: fill(value, words) for key, value in variables.items() if value is not False},
+                "environment": self._environment(scenario, words, folder),
             }
             if runs[name]["argv"] == ["python3", words["script"]]:
                 runs[name]["source"] = self.text(script)  # the driver forks: a new interpreter takes ten times as long
@@ -226,55 +215,42 @@ class Stage:
             "limits": dict(sandbox.LIMITS),
         }
 
-    def _environment(
-        self, scenario: Scenario, words: Mapping[str, str], files: list[list[str]]
-    ) -> dict[str, str | bool]:
-        """The script's variables; False for one that is not set. Adds what poisoned ones name to ``files``."""
-        environment: dict[str, str | bool] = {"HOME": HOME, "USER": "ci", "LC_ALL": "C.UTF-8"}
-        environment |= self.scenarios.environment
+    def _environment(self, scenario: Scenario, words: Mapping[str, str], folder: str) -> dict[str, str]:
+        """The variables of one run; the last ones get the harness into the script's own process."""
+        variables: dict[str, str | bool] = {}
+        variables |= {**(self.poison if scenario.poison else {}), **(self.define if scenario.define else {})}
+        variables |= {"HOME": HOME, "USER": "ci", "LC_ALL": "C.UTF-8", **self.scenarios.environment}
         for name, parts in self.chosen.items():
-            environment |= fill(self.scenarios.options[name].get("environment", {}), parts)
-        extra = {**(self.poison if scenario.poison else {}), **(self.define if scenario.define else {})}
-        for name, value in extra.items():
-            if name not in {*environment, *scenario.environment} and not _SPARED.fullmatch(name):
-                environment[name] = value
-                files += [[f"{value}/precious", "file", "644", name]] if value else []
-        return environment | {fill(name, words): value for name, value in scenario.environment.items()}
+            variables |= fill(self.scenarios.options[name].get("environment", {}), parts)
+        variables |= {fill(name, words): value for name, value in scenario.environment.items()}
+        variables |= {"CI_PATCHER_RUN": folder, "PATH": f"{folder}/wrap:{folder}/bin:{PATH}"}
+        if self.language == "python":
+            variables |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"{LIBRARY}/python"}
+        else:
+            variables["BASH_ENV"] = f"{folder}/prelude.sh"
+        return {name: fill(value, words) for name, value in variables.items() if isinstance(value, str)}
 
     def _library(self) -> Iterator[list[str]]:
         """The programs and helpers that all runs share."""
         texts = {
             "stub.sh": _harness("stub.sh"),
             "wrap.sh": _harness("wrap.sh"),
-            "quiet.sh": "#!/bin/sh\nexit 0\n",
             "python/sitecustomize.py": _harness("sitecustomize.py"),
-            **{f"program.{name}": text for name, text in self.scenarios.programs.items()},
+            **{f"bin/{name}": text for name, text in self.scenarios.programs.items()},
+            **{f"bin/{name}": "#!/bin/sh\nexit 0\n" for name in self.scenarios.quiet},
+            **{f"kinds/{name}": f"{kind}\n" for name, kind in self.scenarios.wrap.items()},
         }
-        links = {name: f"program.{name}" for name in self.scenarios.programs}
-        links |= dict.fromkeys(self.scenarios.quiet, "quiet.sh")
-        folder = PurePosixPath(LIBRARY)
-        for path in (folder.parent, folder, *(folder / name for name in ("bin", "python", "kinds"))):
-            yield [str(path), "directory", "755", ""]
+        for path in ("/ci-patcher", LIBRARY, f"{LIBRARY}/bin", f"{LIBRARY}/python", f"{LIBRARY}/kinds"):
+            yield [path, "directory", "755", ""]
         for name, text in texts.items():
             yield [f"{LIBRARY}/{name}", "file", "755", text]
-        for name, target in links.items():
-            yield [f"{LIBRARY}/bin/{name}", "link", "", f"../{target}"]
-        for name, kind in self.scenarios.wrap.items():
-            yield [f"{LIBRARY}/kinds/{name}", "file", "644", f"{kind}\n"]
 
-    def _kinds(self, scenario: Scenario) -> frozenset[str]:
+    def _kinds(self, scenario: Scenario, trace: Trace | None) -> set[str]:
         """The kinds of calls that a scenario looks at: only these calls are made by programs that report them."""
+        if trace or scenario.expect.calls == "reference":
+            return {*self.scenarios.wrap.values(), "other"}
         points = [step.split()[2] for step in scenario.steps if step.startswith("wait ")]
-        kinds = {*(key.rpartition(".")[2] for key in scenario.plan), *(point.split(".")[0] for point in points)}
-        every = {*self.scenarios.wrap.values(), "other"}
-        return frozenset(kinds | (every if scenario.expect.calls == "reference" else set()))
-
-    def _switches(self, folder: str) -> dict[str, str]:
-        """The variables by which the harness gets into the script's own process."""
-        inside = {"CI_PATCHER_RUN": folder}
-        if self.language == "python":
-            return {**inside, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"{LIBRARY}/python"}
-        return {**inside, "BASH_ENV": f"{folder}/prelude.sh"}
+        return {*(key.rpartition(".")[2] for key in scenario.plan), *(point.split(".")[0] for point in points)}
 
     def _argv(self, scenario: Scenario, script: Script, words: Mapping[str, str]) -> list[str]:
         how = scenario.how or self.scenarios.files.get(script.path, "") or next(iter(self.scenarios.how))
@@ -299,14 +275,13 @@ class Stage:
         """The control directory of one run."""
         preludes = [self.scenarios.preludes[name].get(self.language, "") for name in scenario.preludes]
         events = [f"{name} {kind}\n" for name, kind in self.scenarios.wrap.items() if "." in name]
-        kinds = self._kinds(scenario) if trace is None else frozenset([*self.scenarios.wrap.values(), "other"])
+        kinds = self._kinds(scenario, trace)
         if not kinds - {"build", *self.scenarios.wrap.values()}:
             preludes.append(self.scenarios.later.get(self.language, ""))
         prelude = "\n".join(preludes)
         shell = f"unset BASH_ENV\nexport CI_PATCHER_PID=$$\n{prelude}\n"
         if trace is not None:
-            at = {"script": words["script"], "lines": trace.lines, "point": trace.point}
-            settings = {**at, "signal": trace.signal, "whom": trace.whom}
+            settings = {"script": words["script"], **dataclasses.asdict(trace)}
             yield [f"{folder}/trace.json", "file", "644", json.dumps(settings)]
             settings["lines"] = f"' {' '.join(map(str, trace.lines))} '"
             shell += "".join(f"ci_patcher_{key}={value}\n" for key, value in settings.items()) + _harness("trace.sh")
@@ -315,14 +290,12 @@ class Stage:
         for program, kind in self.scenarios.wrap.items():
             if kind in kinds and "." not in program:
                 yield [f"{folder}/wrap/{program}", "link", "", f"{LIBRARY}/wrap.sh"]
-        yield [f"{folder}/at", "pipe", "600", ""]
-        yield [f"{folder}/go", "pipe", "600", ""]
+        yield from ([f"{folder}/{name}", "pipe", "600", ""] for name in ("at", "go"))
         yield [f"{folder}/log", "file", "644", ""]
         # The first line is for all, the others are for Python.
         yield [f"{folder}/watched", "file", "644", f"{fill(self.scenarios.root, words)}/\n{''.join(events)}"]
         yield [f"{folder}/prelude.sh", "file", "644", shell]
-        if preludes and self.language == "python":
-            yield [f"{folder}/prelude.py", "file", "644", prelude]
+        yield [f"{folder}/prelude.py", "file", "644", prelude if self.language == "python" else ""]
         for key, value in scenario.plan.items():
             run, _, kind = key.rpartition(".")
             if run not in {"", name}:
@@ -342,7 +315,7 @@ class Stage:
         if seconds <= 0:
             return [Observation(trouble=(OVERTIME,)) for _ in events]
         jobs = [self.job(*event) for event in events]
-        binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self._binds(event, job)]
+        binds = [bind for event, job in zip(events, jobs, strict=True) for bind in self._binds(event[0], job)]
         done = self.perform(jobs, binds, seconds)
         if time.monotonic() > self.deadline:
             done = dataclasses.replace(done, trouble=OVERTIME, stderr=b"")
@@ -356,27 +329,24 @@ class Stage:
         self, jobs: Sequence[dict[str, Any]], binds: Sequence[sandbox.Bind], seconds: float, *, drop: bool = True
     ) -> sandbox.Completed:
         """Has the driver lead the jobs, one after another, in one sandbox."""
-        masks = [[path, "mask", "755", _harness("launch.sh")] for path in self._masked()]
+        # The machine's own programs that a script must not reach, by whatever path.
+        unreachable = installed(*self.scenarios.unreachable, *self.scenarios.programs)
+        masks = [[path, "mask", "755", _harness("launch.sh")] for path in unreachable]
         return sandbox.run(
             [sandbox.python(), "-I", "-S", "-c", _START],
             stdin=marshal.dumps({"__name__": "__main__", "jobs": jobs}) + _driver(),
             binds=binds,
-            entries=[*self.library, [WORK, "directory", "777", ""], *masks],
+            entries=[*self._library(), [WORK, "directory", "777", ""], *masks],
             seconds=seconds,
-            output=OUTPUT * len(jobs),
+            output=_OUTPUT * len(jobs),
             drop=drop,
             stop=self.stop,
         )
 
-    def _masked(self) -> tuple[str, ...]:
-        """The machine's own programs that a script must not reach, by whatever path."""
-        return installed(*self.scenarios.unreachable, *self.scenarios.programs)
-
-    def _binds(self, event: Event, job: dict[str, Any]) -> Iterator[sandbox.Bind]:
-        """The file systems that the event mounts; what lies on them is taken out of the job."""
-        words = self.words(event[0], event[1])
-        for mount in event[0].mounts:
-            at = fill(mount.at, words)
+    def _binds(self, scenario: Scenario, job: dict[str, Any]) -> Iterator[sandbox.Bind]:
+        """The file systems that a scenario mounts; what lies on them is taken out of the job."""
+        for mount in scenario.mounts:
+            at = fill(mount.at, self.words(scenario))
             inside = [file for file in job["files"] if f"{file[0]}/".startswith(f"{at}/")]
             job["files"] = [file for file in job["files"] if file not in inside]
             entries = [[path, kind, "666" if kind == "file" else mode, text] for path, kind, mode, text in inside]
@@ -387,10 +357,9 @@ class Stage:
 
     def batches(self, events: Sequence[Event], count: int) -> list[list[Event]]:
         """The events in groups that share a sandbox: ``count`` of them, and one for each event that has it alone."""
-        alone = [event for event in events if event[0].mounts or self.keep]
+        alone = [[event] for event in events if event[0].mounts or self.keep]
         together = [event for event in events if not (event[0].mounts or self.keep)]
-        groups = [*([event] for event in alone), *(together[number::count] for number in range(count))]
-        return [group for group in groups if group]
+        return [*alone, *(together[number::count] for number in range(min(count, len(together))))]
 
 
 @cache
@@ -400,6 +369,11 @@ def installed(*names: str) -> tuple[str, ...]:
     found = {os.path.realpath(f"{folder}/{name}") for folder in folders for name in names}
     system = tuple(f"{folder}/" for folder in sandbox.SYSTEM)
     return tuple(sorted(path for path in found if path.startswith(system) and os.path.isfile(path)))
+
+
+def below(listing: Listing, folder: str) -> dict[str, tuple[str, str, str]]:
+    """The entries of a folder by their paths in it, the folder's own as an empty path."""
+    return {path[len(folder) + 1 :]: entry for path, entry in listing.items() if f"{path}/".startswith(f"{folder}/")}
 
 
 def observed(line: bytes, done: sandbox.Completed) -> Observation:

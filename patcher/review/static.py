@@ -7,13 +7,13 @@ the sandbox.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import os
 import re
 import shutil
 import sysconfig
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -24,15 +24,20 @@ from patcher.review import sandbox
 
 # Upstream's lint: test/lint/lint-shell.py and test/lint/lint-python.py.
 SHELLCHECK = ("--external-sources", "--check-sourced", "--source-path=SCRIPTDIR", "--exclude=SC2162", "--format=json")
-_RUFF = ("check", "--isolated", "--no-cache", "--select=B006,B008,E,F,PLE,W", "--ignore=E501,E741")
-_VULTURE = """import sys
+_RUFF = (
+    *("check", "--isolated", "--no-cache", "--output-format=json"),
+    *("--select=B006,B008,E,F,PLE,W", "--ignore=E501,E741"),
+)
+_VULTURE = """import json, sys
 sys.path.insert(0, "/ci-patcher")
 from vulture import Vulture
+messages = []
 for name in sys.argv[1:]:
     found = Vulture()
     found.scavenge([name])
-    for item in found.get_unused_code(min_confidence=100):
-        print(name, item.message)
+    unused = found.get_unused_code(min_confidence=100)
+    messages += [{"file": name, "message": item.message} for item in unused]
+print(json.dumps(messages))
 """
 _SECONDS = 30
 _LIMITED = 'ulimit -v 1048576 && ulimit -t 60 && ulimit -f 32768 && cd /home && exec "$@"'  # KiB, seconds, blocks
@@ -41,8 +46,8 @@ _LIMITED = 'ulimit -v 1048576 && ulimit -t 60 && ulimit -f 32768 && cd /home && 
 class _Message(msgspec.Struct):
     """What a linter says; ShellCheck and ruff name the file differently."""
 
-    code: int | str | None
     message: str
+    code: int | str | None = None
     file: str = ""
     filename: str = ""
 
@@ -51,29 +56,27 @@ def _finding(check: str, problem: str, held: str = "", evidence: str = "") -> Fi
     return Finding(check, Verdict.BROKEN if problem else Verdict.HELD, problem or held, evidence=evidence)
 
 
-def _not_run(check: str, why: str) -> Finding:
-    return Finding(check, Verdict.NOT_RUN, why)
+def _run(argv: Sequence[str], scripts: Mapping[str, Script], bind: Path | None = None) -> sandbox.Completed | str:
+    """A program in the sandbox, with the scripts by their paths there as its last words; or why it did not run.
 
-
-def _run(argv: Sequence[str], scripts: Sequence[Script], bind: Path | None = None) -> sandbox.Completed | str:
-    """A program in the sandbox on scripts, which lie in the folders 0, 1, ...; or why it did not run.
-
-    ``bind`` is what it is, where that lies outside of the system; in the sandbox it is in /ci-patcher.
+    ``bind`` is a file or directory outside of the system that the program needs; the sandbox has it in /ci-patcher.
     """
     if why := sandbox.missing():
         return why
-    # A CR at each line's end would be all that a linter sees, and bash does not read such a script.
-    texts = [script.text.replace("\r\n", "\n") for script in scripts]
     entries = []
-    for number, (script, text) in enumerate(zip(scripts, texts, strict=True)):
-        entries += [[f"/home/{number}", "directory", "755", ""], [_place(number, script), "file", "644", text]]
+    for place, script in scripts.items():
+        # A CR at each line's end would be all that a linter sees, and bash does not read such a script.
+        text = script.text.replace("\r\n", "\n")
+        entries += [[os.path.dirname(place), "directory", "755", ""], [place, "file", "644", text]]
     binds = [sandbox.Bind(bind.resolve(), f"/ci-patcher/{bind.name}", read_only=True)] if bind else []
-    done = sandbox.run(["/bin/sh", "-c", _LIMITED, "sh", *argv], binds=binds, entries=entries, seconds=_SECONDS)
+    words = ["/bin/sh", "-c", _LIMITED, "sh", *argv, *scripts]
+    done = sandbox.run(words, binds=binds, entries=entries, seconds=_SECONDS)
     return done.trouble or done
 
 
-def _place(number: int, script: Script) -> str:
-    return f"/home/{number}/{Path(script.path).name}"
+def _placed(*scripts: Script) -> dict[str, Script]:
+    """The scripts by their paths in the sandbox."""
+    return {f"/home/{number}/{Path(script.path).name}": script for number, script in enumerate(scripts)}
 
 
 def parses(result: Script, language: str) -> Finding:
@@ -86,13 +89,13 @@ def parses(result: Script, language: str) -> Finding:
         return _finding("parses", "", "compile")
     # The patterns that a script may switch on are grammar, and bash -n switches nothing on.
     patterns = ["-O", "extglob"] if "extglob" in result.text else []
-    done = _run(["bash", "--norc", *patterns, "-n", _place(0, result)], [result])
+    done = _run(["bash", "--norc", *patterns, "-n"], _placed(result))
     if isinstance(done, str):
-        return _not_run("parses", done)
+        return Finding("parses", Verdict.NOT_RUN, done)
     if not done.status:
         return _finding("parses", "", "bash -n")
     said = [*done.stderr.decode("utf8", "replace").strip().splitlines(), f"bash -n: status {done.status}"]
-    return _finding("parses", said[0]) if 0 < done.status < 126 else _not_run("parses", said[0])
+    return Finding("parses", Verdict.BROKEN if 0 < done.status < 126 else Verdict.NOT_RUN, said[0])
 
 
 def one_build(before: int, after: int) -> Finding:
@@ -125,9 +128,8 @@ def only_intended(reference: Script, result: Script, builds: Sequence[int]) -> F
             else:
                 lost.append(old.rstrip("\r\n"))
     problem = f"{len(lost)} other lines are changed, the first: {lost[0].strip()}" if lost else ""
-    return _finding(
-        "only the intended lines", problem, f"{added} added, {replaced} of them the build's", "\n".join(lost)
-    )
+    held = f"{added} added, {replaced} of them the build's"
+    return _finding("only the intended lines", problem, held, "\n".join(lost))
 
 
 def style(reference: Script, result: Script) -> Finding:
@@ -146,14 +148,12 @@ def second_run(changes: bool, why: str = "") -> Finding:
 
 def reverse(reference: Script, reversed_: Script | None) -> Finding:
     """Whether taking the block out again gives the reference's bytes."""
+    check = "the reverse gives the original"
     if reversed_ is None:
-        return _finding("the reverse gives the original", "our block is not recognized in the result")
-    if reversed_.data == reference.data:
-        return _finding("the reverse gives the original", "")
-    shown = difflib.unified_diff(
-        reference.text.splitlines(), reversed_.text.splitlines(), "original", "reverse", lineterm=""
-    )
-    return _finding("the reverse gives the original", "the bytes differ", evidence="\n".join(list(shown)[:20]))
+        return _finding(check, "our block is not recognized in the result")
+    old, new = reference.text.splitlines(), reversed_.text.splitlines()
+    shown = list(difflib.unified_diff(old, new, "original", "reverse", lineterm=""))[:20]
+    return _finding(check, "" if reversed_.data == reference.data else "the bytes differ", evidence="\n".join(shown))
 
 
 def applies(refusal: str) -> Finding:
@@ -163,64 +163,51 @@ def applies(refusal: str) -> Finding:
 
 def linted(original: Script, result: Script, language: str) -> list[Finding]:
     """What upstream's linters find in the result that they did not find in the original."""
-    pair = (original, result)
+    pair = _placed(original, result)
     if language == "shell":
-        return [_compared("shellcheck", _shellcheck(pair))]
-    unencoded = [_unencoded(script) for script in pair]
-    return [_compared("ruff", _ruff(pair)), _compared("vulture", _vulture(pair)), _compared("encoding", unencoded)]
+        shell = [] if result.text.lstrip("\ufeff").startswith("#!") else ["--shell=bash"]
+        return [_compared("shellcheck", _program("shellcheck", [*SHELLCHECK, *shell], pair))]
+    vulture = [sandbox.python(), "-I", "-S", "-c", _VULTURE]
+    return [
+        _compared("ruff", _program("ruff", _RUFF, pair)),
+        _compared("vulture", _messages("vulture", vulture, pair, Path(str(resources.files("vulture"))))),
+        _compared("encoding", [_unencoded(script) for script in pair.values()]),
+    ]
 
 
 def _compared(check: str, found: Sequence[Counter[str]] | str) -> Finding:
     if isinstance(found, str):
-        return _not_run(check, found)
+        return Finding(check, Verdict.NOT_RUN, found)
     new = sorted((found[1] - found[0]).elements())
     return _finding(check, f"new: {new[0]}" if new else "", "nothing new", "\n".join(new))
 
 
-def _program(name: str) -> str | None:
+def _which(name: str) -> str | None:
     """A linter of this environment: its scripts folder comes first, since nobody has to have activated it."""
     return shutil.which(name, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]))
 
 
-def _messages(name: str, words: Sequence[str], pair: Sequence[Script]) -> list[Counter[str]] | str:
-    """What a linter says of each script, or why it says nothing."""
-    program = _program(name)
+def _program(name: str, words: Sequence[str], pair: Mapping[str, Script]) -> list[Counter[str]] | str:
+    program = _which(name)
     if program is None:
         return f"{name} is missing"
-    places = [_place(number, script) for number, script in enumerate(pair)]
-    done = _run([f"/ci-patcher/{name}", *words, *places], pair, Path(program).parent.resolve() / name)
+    return _messages(name, [f"/ci-patcher/{name}", *words], pair, Path(program).parent.resolve() / name)
+
+
+def _messages(name: str, argv: Sequence[str], pair: Mapping[str, Script], bind: Path) -> list[Counter[str]] | str:
+    """What a linter says of each script, or why it says nothing."""
+    done = _run(argv, pair, bind)
     if isinstance(done, str):
         return f"{name}: {done}"
     try:
         found = msgspec.json.decode(done.stdout, type=list[_Message])
     except msgspec.MsgspecError:
-        return f"{name} said: {(done.stdout or done.stderr).decode('utf8', 'replace').strip()[:120]}"
+        return f"{name} said: {(done.stdout or done.stderr).decode('utf8', 'replace').strip()[-120:]}"
     prefix = "SC" if name == "shellcheck" else ""
     return [
-        Counter(f"{prefix}{one.code} {one.message}" for one in found if place in {one.file, one.filename})
-        for place in places
+        Counter(f"{prefix}{one.code or ''} {one.message}".strip() for one in found if place in {one.file, one.filename})
+        for place in pair
     ]
-
-
-def _shellcheck(pair: Sequence[Script]) -> list[Counter[str]] | str:
-    shell = [] if pair[1].text.lstrip("\ufeff").startswith("#!") else ["--shell=bash"]
-    return _messages("shellcheck", [*SHELLCHECK, *shell], pair)
-
-
-def _ruff(pair: Sequence[Script]) -> list[Counter[str]] | str:
-    return _messages("ruff", [*_RUFF, "--output-format=json"], pair)
-
-
-def _vulture(pair: Sequence[Script]) -> list[Counter[str]] | str:
-    spec = importlib.util.find_spec("vulture")
-    if spec is None or not spec.origin:
-        return "vulture is missing"
-    places = [_place(number, script) for number, script in enumerate(pair)]
-    done = _run([sandbox.python(), "-I", "-S", "-c", _VULTURE, *places], pair, Path(spec.origin).parent)
-    if isinstance(done, str) or done.status not in {0, 1, 3}:
-        return f"vulture: {done if isinstance(done, str) else done.stderr.decode('utf8', 'replace').strip()[-120:]}"
-    said = [line.split(" ", 1) for line in done.stdout.decode("utf8", "replace").splitlines()]
-    return [Counter(message for name, message in said if name == place) for place in places]
 
 
 def _unencoded(script: Script) -> Counter[str]:

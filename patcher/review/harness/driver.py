@@ -21,20 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from patcher.review.harness.tools import (
-        TEXT,
-        become,
-        dumps,
-        empty,
-        inodes,
-        limit,
-        look,
-        place,
-        prepare,
-        read,
-        seal,
-        tail,
-    )
+    from patcher.review.harness.tools import become, dumps, empty, inodes, limit, look, place, prepare, read, seal, tail
 
     jobs: list[dict[str, Any]]
 
@@ -51,11 +38,15 @@ class Become(Exception):  # noqa: N818 - as above
     """In a child of the driver: it goes on as the Python script of this specification."""
 
 
+def processes() -> list[str]:
+    """The ids of all processes but this one."""
+    return [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+
+
 class Session:
     """One run of the script: the session that it leads, its control directory and the point that it waits at."""
 
-    def __init__(self, name: str, spec: dict[str, Any]) -> None:
-        self.name = name
+    def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.folder: str = spec["folder"]
         self.pid = 0
@@ -65,46 +56,34 @@ class Session:
         self.go = os.open(f"{self.folder}/go", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def start(self) -> None:
-        """Starts the script in a session of its own, with the signal dispositions that a login gives."""
+        """Starts the script in a session of its own; the child that goes on as a Python script raises Become."""
+        self.pid = os.fork()
+        if self.pid:
+            return
+        os.setsid()
         appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         files = [("/dev/null", os.O_RDONLY), (f"{self.folder}/output", appended), (f"{self.folder}/errors", appended)]
-        default = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-        os.chdir(self.spec["cwd"])
-        try:
-            if self.spec.get("code"):
-                self.fork(files)
-                return
-            opened = [(os.POSIX_SPAWN_OPEN, number, *file, 0o644) for number, file in enumerate(files)]
-            argv, environment = self.spec["argv"], self.spec["environment"]
-            self.pid = os.posix_spawnp(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=default)
-        except OSError as error:
-            place(f"{self.folder}/errors", "file", "644", f"cannot start: {error}\n")
-            self.status = 126
-        finally:
-            os.chdir("/")
-
-    def fork(self, files: list[tuple[str, int]]) -> None:
-        """The same in a child of this process, which raises Become."""
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.setsid()
-            for number, file in enumerate(files):
-                os.dup2(os.open(*file, 0o644), number)
+        for number, file in enumerate(files):
+            os.dup2(os.open(*file, 0o644), number)
+        if self.spec.get("code"):
             raise Become(self.spec)
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):  # which Python or this program ignores
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            os.chdir(self.spec["cwd"])
+            os.execvpe(self.spec["argv"][0], self.spec["argv"], self.spec["environment"])
+        except OSError as error:
+            os.write(2, f"cannot start: {error}\n".encode())
+        os._exit(126)
 
     def processes(self) -> dict[str, str]:
         """State of each process of the run's session; one that waits to be reaped is not among them."""
         found = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit() and name != "1":
-                fields = read(f"/proc/{name}/stat").rpartition(")")[2].split()
-                if len(fields) > 3 and int(fields[3]) == self.pid and fields[0] not in "ZX":
-                    found[name] = fields[0]
+        for name in processes():
+            fields = read(f"/proc/{name}/stat").rpartition(")")[2].split()
+            if fields and int(fields[3]) == self.pid and fields[0] not in "ZX":
+                found[name] = fields[0]
         return found
-
-    def alive(self) -> bool:
-        """Whether any process of the run is left."""
-        return bool(self.processes())
 
     def standing(self) -> str:
         """Where all processes of the run sleep: what tells one such moment from a later one, else nothing."""
@@ -125,12 +104,9 @@ class Session:
         """What is told of the run."""
         os.close(self.point)
         os.close(self.go)
-        sizes = {"output": TEXT, "errors": TEXT, "log": 100_000, "exits": 1000, "points": 100_000}
-        return {
-            "pid": self.pid,
-            "status": self.status,
-            **{name: tail(f"{self.folder}/{name}", size) for name, size in sizes.items()},
-        }
+        sizes = {"output": 16_000, "errors": 16_000, "log": 100_000, "exits": 1000, "points": 100_000}
+        texts = {name: tail(f"{self.folder}/{name}", size) for name, size in sizes.items()}
+        return {"pid": self.pid, "status": self.status, **texts}
 
     def release(self) -> None:
         """Lets the program that waits at a point go on."""
@@ -143,10 +119,12 @@ class Job:
     """The runs of one scenario and the steps that lead them."""
 
     def __init__(self, job: dict[str, Any]) -> None:
+        for entry in job["files"]:
+            place(*entry)
         self.job = job
         self.counted = 0.0
         self.deadline = time.monotonic() + job["seconds"]
-        self.runs = {name: Session(name, spec) for name, spec in job["runs"].items()}
+        self.runs = {name: Session(spec) for name, spec in job["runs"].items()}
         self.looks: list[dict[str, list[str]]] = []
         self.missed: list[str] = []
 
@@ -179,7 +157,7 @@ class Job:
             return
         self.counted = now
         # The limit on memory binds each process alone, and a file system's size leaves its inodes out.
-        names = [name for name in os.listdir("/proc") if name.isdigit()]
+        names = processes()
         if len(names) > PROCESSES:
             raise Stop(f"more than {PROCESSES} processes")
         pages = sum(int((read(f"/proc/{name}/statm") or "0 0").split()[1]) for name in names)
@@ -194,7 +172,7 @@ class Job:
         while run.at != point:
             if run.at:
                 run.release()
-            if run.status is not None and not run.alive():
+            if run.status is not None and not run.processes():
                 self.missed.append(f"the point {point} was never reached")
                 return
             self.pump(0.02)
@@ -212,7 +190,7 @@ class Job:
         """
         patience = time.monotonic() + 2
         before, now = "", run.standing()
-        while not (now and now == before) and run.alive() and time.monotonic() < patience:
+        while not (now and now == before) and run.status is None and time.monotonic() < patience:
             self.pump(0.002)
             before, now = now, run.standing()
 
@@ -232,7 +210,7 @@ class Job:
 
     def ended(self, run: Session) -> None:
         """Lets the run go on to its end and waits for the last process of it."""
-        while run.status is None or run.alive():
+        while run.status is None or run.processes():
             run.release()
             self.pump(0.02)
 
@@ -263,8 +241,9 @@ class Job:
         elif verb == "end":
             self.ended(run)
 
-    def play(self) -> str:
-        """Goes through the steps and returns why they could not be finished, or nothing."""
+    def play(self) -> dict[str, Any]:
+        """Goes through the steps, ends what is left of the scenario and returns its result."""
+        before = look(self.job["root"])
         self.wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
@@ -272,40 +251,29 @@ class Job:
                 verb, *words = step.split()
                 self.step(verb, words)
             patience = time.monotonic() + 1
-            while any(name.isdigit() and name != "1" for name in os.listdir("/proc")):
+            while processes():
                 if time.monotonic() > patience:
                     raise Stop("left a process running")
                 self.pump(0.02)
         except Stop as stop:
-            return str(stop)
+            self.missed.insert(0, str(stop))
+            # Process 1 is spared; twice, for what was being started meanwhile.
+            for _ in range(2):
+                try:
+                    os.kill(-1, signal.SIGKILL)
+                except OSError:
+                    pass
         finally:
             signal.set_wakeup_fd(-1)
             os.close(self.wakeup)
             os.close(write)
-        return ""
-
-
-def play(job: dict[str, Any]) -> dict[str, Any]:
-    """Runs one job and returns its result."""
-    for entry in job["files"]:
-        place(*entry)
-    before = look(job["root"])
-    scenario = Job(job)
-    stopped = scenario.play()
-    # Process 1 is spared; twice, for what was being started meanwhile.
-    for _ in range(2 if stopped else 0):
-        try:
-            os.kill(-1, signal.SIGKILL)
-        except OSError:
-            pass
-    scenario.looks.append(look(job["root"]))
-    return {
-        "trouble": [*([stopped] if stopped else []), *scenario.missed],
-        "before": before,
-        "looks": scenario.looks,
-        "kept": {path: entry for root in job["keep"] for path, entry in look(root).items()},
-        "runs": {name: run.left() for name, run in scenario.runs.items()},
-    }
+        return {
+            "trouble": self.missed,
+            "before": before,
+            "looks": [*self.looks, look(self.job["root"])],
+            "kept": {path: entry for root in self.job["keep"] for path, entry in look(root).items()},
+            "runs": {name: run.left() for name, run in self.runs.items()},
+        }
 
 
 def main() -> None:
@@ -325,7 +293,7 @@ def main() -> None:
                 if source not in prepared:
                     prepared[source] = prepare(spec["argv"][1], source, job["site"])
                 spec["code"] = prepared[source]
-        sys.stdout.write(dumps(play(job)) + "\n")
+        sys.stdout.write(dumps(Job(job).play()) + "\n")
         sys.stdout.flush()
 
 
