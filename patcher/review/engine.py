@@ -33,7 +33,7 @@ from patcher.review.stage import Observation, Stage, below, observed
 ENGINE = "/run/engine"  # in the sandbox, as in harness/engine_shim.py
 LABEL = "ci-patcher.run"
 SECONDS = 120
-PATIENCE = 30  # seconds until an engine must have let go of what a killed build used
+PATIENCE = 30  # tries, and at least so many seconds, to remove what a killed build used
 
 # Every layer's command has the nonce, and so has the description of its cache record.
 IMAGE = """FROM {base}
@@ -135,8 +135,8 @@ def find() -> Engine:
     exports = "io.containerd.snapshotter.v1" in status  # only the containerd image store can
     lines = [f"engine: Docker {version}", f"image store: {'containerd' if exports else 'classic'} ({driver})"]
     lines += [f"buildx: {plugin[1]}", f"can export local caches: {'yes' if exports else 'no'}"]
-    lines += [] if exports else HOW.splitlines()
-    return Engine(docker, host.removeprefix("unix://"), plugin[0], exports, tuple(lines))
+    how = [] if exports else HOW.splitlines()
+    return Engine(docker, host.removeprefix("unix://"), plugin[0], exports, (*lines, *how))
 
 
 def ours(found: Mapping[str, str], needle: str, blobs: Iterable[str]) -> tuple[set[str], set[str]]:
@@ -205,22 +205,27 @@ class Bench:
         self.others: set[str] = set()
         self.usual: set[str] | None = None
 
-    def forget(self) -> str:
-        """Removes all that this run brought into the engine. Returns what is left, or nothing."""
+    def forget(self, *, everything: bool = False) -> str:
+        """Removes the records of our layers, or everything that this run brought. Returns what is left, or nothing."""
+        # Images stay until the end: with one, the engine drops blobs that a build beside it is about to export.
         mine = ("--filter", f"label={LABEL}={self.run}")
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            self.engine.call("image", "prune", "--all", "--force", *mine, check=False)
-            images = self.engine.call("image", "ls", "--quiet", *mine).split()
+        # Our layers are tiny. Those of the base are not, and another build may have imported them as well.
+        blobs = [path.name for path in self.seed.glob("blobs/sha256/*") if path.stat().st_size < 10_000]
+        for tries in range(PATIENCE):
+            time.sleep(min(tries, 1))
+            images = self.engine.call("image", "ls", "--quiet", *mine).split() if everything else []
             found = {identity: shown for identity, shown in self.engine.records().items() if identity not in self.known}
-            layers, others = ours(found, self.run, [path.name for path in self.seed.glob("blobs/sha256/*")])
+            layers, others = ours(found, self.run, blobs)
             self.others |= others
-            removed = layers | (self.others & found.keys())
-            if not (images or removed) or time.monotonic() > deadline:
-                return f"{len(images)} images, {len(layers)} cache records" if images or layers else ""
-            # An identity is a regular expression here. Without --all, records that an image shares are spared.
-            words = ("prune", "--all", "--force", "--filter", f"id={'|'.join(removed)}")
+            removed = layers | (self.others & found.keys() if everything else set())
+            if not (images or removed) or (tries > 2 and not (images or layers)):  # another build may need the others
+                return ""
+            if images:
+                self.engine.call("image", "prune", "--all", "--force", *mine, check=False)
+            # Without --all, records that an image shares are spared.
+            words = ("prune", "--all", "--force", "--filter", f"id=^({'|'.join(removed)})$")
             self.engine.call("buildx", "--builder", "default", *words, check=False)
+        return f"{len(images)} images, {len(layers)} cache records"
 
     def all(self, pool: ThreadPoolExecutor) -> Iterator[Finding]:
         """Runs all cases and yields their findings."""
@@ -361,7 +366,7 @@ def run(
             handlers = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
             stage.stop.set()
             pool.shutdown(cancel_futures=True)
-            left = bench.forget()
+            left = bench.forget(everything=True)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     verdict = Verdict.BROKEN if left else Verdict.HELD
