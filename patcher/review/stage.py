@@ -81,7 +81,7 @@ class Run(msgspec.Struct, frozen=True):
         """The recorded calls, each with its tag first; of temporary names what is the same on every run."""
         words = [_TEMPORARY.sub(r"\1", word) for word in self.log.split("\0")]
         calls, index = [], 0
-        while index < len(words) and words[index].isdigit():
+        while index < len(words) and re.fullmatch("[0-9]{1,6}", words[index]):
             count = int(words[index])
             calls.append(tuple(words[index + 1 : index + 1 + count]))
             index += 1 + count
@@ -100,8 +100,8 @@ class Run(msgspec.Struct, frozen=True):
 
         Not whether SIGINT is caught: bash catches it itself while it waits, from a moment after the call began.
         """
-        masks = [call[0].split()[1:] for call in self.calls if call[0].startswith("after ")]
-        return [f"{ignored} {int(caught, 16) & ~2:x}" for ignored, caught in masks]
+        found = (re.fullmatch("after ([0-9a-f]{1,16}) ([0-9a-f]{1,16})", call[0]) for call in self.calls)
+        return [f"{masks[1]} {int(masks[2], 16) & ~2:x}" for masks in found if masks]
 
 
 class Observation(msgspec.Struct, frozen=True):
