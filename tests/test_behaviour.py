@@ -106,6 +106,21 @@ def python(option: str = "", text: str = "") -> Script:
     return Script(PYTHON, wrapped.replace("{block}", (text or block(option, "py")) + "\n\n"))
 
 
+@needs_sandbox
+@pytest.mark.parametrize("script", [plain(EXECUTED), python()], ids=["shell", "Python"])
+def test_scripts_start_with_default_dispositions(scenarios: Scenarios, script: Script) -> None:
+    hang_up = [one for one in scenarios.scenarios if one.name == "SIGHUP to the group at build.1"]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        changed = patched() if script.path == EXECUTED else python("always")
+        (finding,) = behaviour.run(replace(scenarios, scenarios=tuple(hang_up)), script, changed, options={})
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+        signal.signal(signal.SIGHUP, before)
+    assert finding.verdict is Verdict.HELD, finding
+
+
 def test_the_build_keeps_its_descriptors(tmp_path: Path) -> None:
     text = block() + "build() { cat <&9; }\nfor try in 1 2; do docker_build_cached build 9<<< secret; done\n"
     environment = {"PATH": os.environ["PATH"], HOST: str(tmp_path), "CONTAINER_NAME": "c"}

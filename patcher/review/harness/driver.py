@@ -270,6 +270,10 @@ class Job:
 
 def main() -> None:
     """Runs the jobs, one after another, each in an empty sandbox."""
+    # Whoever called, nohup among them: scripts start with the default dispositions. Session.start() has the other two.
+    for default in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+        signal.signal(default, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
