@@ -15,7 +15,7 @@ def docker_build_cached(run, cmd, **kwargs):
     cache_arg = [f"--cache-to=type=local,dest={new_cache},mode=max,ignore-error=true"]
     # option: cache-to
     if subprocess.call(["grep", "-qs", 'ref.name": *"latest"', f"{cache}/index.json"]) != 1:
-        cache_arg += [f"--cache-from=type=local,src={cache}"]  # An index without the tag fails the build.
+        cache_arg += [f"--cache-from=type=local,src={cache}"]  # An untagged index fails the build.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
     kwargs["preexec_fn"] = lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # Not in the build.
     result = None

@@ -12,7 +12,7 @@ docker_build_cached() (
   cache_arg=(--cache-to "type=local,dest=${new_cache},mode=max,ignore-error=true")
   # option: cache-to
   grep -qs 'ref.name": *"latest"' "${cache}/index.json"
-  [ $? = 1 ] || cache_arg+=(--cache-from "type=local,src=${cache}") # An index without the tag fails the build.
+  [ $? = 1 ] || cache_arg+=(--cache-from "type=local,src=${cache}") # An untagged index fails the build.
   # Remember a signal, so that the build ends before the cleanup. A closed pipe must not end it either.
   received="" handled=none build_status=0
   trap 'received=HUP' HUP; trap 'received=INT' INT; trap 'received=TERM' TERM; trap '' PIPE
