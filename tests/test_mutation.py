@@ -85,7 +85,7 @@ SHELL = [
 
 PYTHON = [
     (r"\bnot (?!empty|replaced)", ""),
-    (r" and ", " or "),
+    (r" and (?!CONTAINER_NAME)", " or "),
     (r" or ", " and "),
     (r" != ", " == "),
     (r" == ", " != "),
