@@ -44,6 +44,13 @@ if [ "$kind" = other ]; then
 fi
 
 record build "${0##*/}" "$@"
+# Which signals the build starts with blocked: none, as in the unpatched script.
+plan signals
+if [ "$plan" = shown ]; then
+  while read -r name value; do
+    [ "$name" != SigBlk: ] || record "after $value 0" "${0##*/}" blocked
+  done < /proc/self/status
+fi
 from="" dest="" operands=""
 for word in "$@"; do
   operands="${operands:+${operands}x}"
