@@ -66,11 +66,9 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement: a whole and-or list in shell, a statement in Python, with everything inside it.
-
-    ``end`` lies behind the bodies of its here-documents. ``body`` numbers the list of statements in which it stands,
-    ``parent`` is the index of the statement that holds this list, or -1. ``defines`` is the function that it defines.
-    """
+    """A whole and-or list in shell, a statement in Python. ``end`` lies behind the bodies of its here-documents.
+    ``body`` numbers the list of statements in which it stands, ``parent`` is the index of the statement around this
+    list, or -1. ``defines`` is the function that it defines."""
 
     start: int
     end: int
@@ -106,12 +104,9 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A place where a program is run.
-
-    ``head`` is the span that a wrapper replaces: empty in shell; in Python ``run(``, for which ``callee`` is ``run``.
-    ``statement`` is the index of the innermost statement around it. ``bar`` says why its words cannot be changed, in a
-    word that the anchor's kind explains.
-    """
+    """A place where a program is run. ``head`` is the span that a wrapper replaces: empty in shell; in Python ``run(``,
+    for which ``callee`` is ``run``. ``statement`` is the index of the innermost statement around it. ``bar`` says why
+    its words cannot be changed, in a word that the anchor's kind explains."""
 
     words: tuple[Word, ...]
     head: tuple[int, int]
@@ -154,11 +149,9 @@ class Syntax:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Where a recipe's change goes: the tries of the one build, and the statement that holds them all.
-
-    ``verbs`` are, for each try, the span of the words that name the build (``docker buildx build``), ``behind`` the
-    offsets where further words can be put, each once. ``barred`` says why the build cannot be wrapped.
-    """
+    """Where a recipe's change goes: the tries of the one build, and the statement that holds them all. ``verbs`` are,
+    for each try, the span of the words that name the build, ``behind`` the offsets where further words can be put.
+    ``barred`` says why the build cannot be wrapped."""
 
     commands: tuple[Command, ...]
     verbs: tuple[tuple[int, int], ...]

@@ -125,7 +125,7 @@ def advice(settings: Path = Path("/proc/sys")) -> str:
         with contextlib.suppress(OSError):
             if (settings / name).read_text(encoding="ascii").strip() == value:
                 return what
-    return "in a container, allow namespaces (docker run --privileged), or run outside of it"
+    return "in a container, start it with --privileged, or run outside of it"
 
 
 @cache
