@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,11 @@ _KEPT = (
     *("PATH", "CI", "BITCOIN_REPO", "SHELLCHECK_080", "VIRTUAL_ENV", "COVERAGE_FILE", "CI_PATCHER_PICTURE"),
     *("DOCKER_HOST", "DOCKER_CONFIG", "CI_PATCHER_BASE_IMAGE"),
 )
+
+# A shell's background job and nohup pass ignored signals on, and tests send these signals.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
