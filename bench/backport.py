@@ -27,7 +27,7 @@ from replay import MERGED, MERGED_FILE, SCRATCH, wrong
 from patcher import pipeline, recipe
 from patcher.errors import CiPatcherError
 from patcher.model import Recipe, Script, Source, State
-from patcher.sources import Objects
+from patcher.repository import Objects
 
 BRANCHES = ("25.x", "26.x", "27.x", "28.x", "29.x", "30.x", "31.x", "master")
 TARGET = 0.15

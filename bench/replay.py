@@ -24,8 +24,8 @@ from pathlib import Path
 from patcher import anchors, pipeline, recipe
 from patcher.errors import CiPatcherError, InputError, NoBuildError, RefusedError
 from patcher.model import Command, Finding, Patch, Recipe, Script, Source, State, Syntax, Verdict
+from patcher.repository import git
 from patcher.review import static
-from patcher.sources import git
 
 MERGED = "e87429a2d0f23eb59526d335844fa5ff5b50b21f"  # PR #31545
 MERGED_FILE = "ci/test/02_run_container.sh"

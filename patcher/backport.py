@@ -17,17 +17,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from patcher import pipeline
+from patcher import pipeline, signals
 from patcher.errors import CiPatcherError, InputError
 from patcher.model import Outcome, Patch, Recipe, Result, Script, Source, Target
-from patcher.revisions import select
-from patcher.sources import Objects
-
-__all__ = ["run", "select", "status"]
+from patcher.repository import Objects
 
 _Made = Patch | CiPatcherError
 _Change = Callable[[Source], Patch]
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def status(outcomes: Sequence[Outcome]) -> int:
@@ -100,10 +96,10 @@ def _started(
 ) -> Iterator[dict[str, Future[str]]]:
     """A task for each name, in processes that are killed where the context ends."""
     pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(held, change))
-    signals = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a new process cannot handle one yet
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)  # a new process cannot handle one yet
     try:
         tasks = {name: pool.submit(_make, name) for name in names}
-        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield tasks
     finally:
         for process in multiprocessing.active_children():
@@ -117,7 +113,7 @@ def _begin(held: Mapping[str, Source], change: _Change) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ENDING)
     threading.Thread(target=_follow, daemon=True).start()
 
 

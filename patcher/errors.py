@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def reason(error: OSError) -> str:
+    """What the system says of an error, as the end of a line."""
+    return (error.strerror or str(error)).lower()
+
+
 class CiPatcherError(Exception):
     """An error that the command line shows as one line, with what to do next below it.
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, CompletedProcess, Popen, TimeoutExpired, run
 
-from patcher.errors import InputError, UsageError
+from patcher.errors import InputError, UsageError, reason
 from patcher.model import Commit, Script
 
 # Upstream's scripts have 5 to 15 KiB; nobody reads a script of 1 MiB.
@@ -79,11 +79,6 @@ def said(done: CompletedProcess[bytes]) -> str:
 def _no_answer(repository: Path) -> InputError:
     hint = "Look for a FIFO in its .git folder, or for a network drive that does not answer."
     return InputError(f"git gave no answer in {PATIENCE:.0f} seconds", where=str(repository), hint=hint)
-
-
-def reason(error: OSError) -> str:
-    """What the system says of an error, as the end of a line."""
-    return (error.strerror or str(error)).lower()
 
 
 class Objects:

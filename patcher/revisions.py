@@ -12,7 +12,7 @@ from itertools import chain, count
 from patcher import anchors, sources
 from patcher.errors import InputError, UsageError
 from patcher.model import Recipe, Target
-from patcher.sources import Objects
+from patcher.repository import Objects, git
 
 # 29.x, 29.0.0, elements-29.x, 29.x-knots, v29.0; without a dot only release-28 and v28.
 _RELEASE = re.compile(
@@ -45,7 +45,7 @@ def select(objects: Objects, names: Sequence[str], recipe: Recipe) -> tuple[list
 def _refs(objects: Objects) -> dict[str, str]:
     """All branches, remotes' branches and tags, each with the ref that it stands for if it is symbolic."""
     arguments = ["for-each-ref", "--format=%(refname)%00%(symref)", "refs/heads", "refs/remotes", "refs/tags"]
-    listed = sources.git(objects.repository, arguments).stdout.decode("utf8", "surrogateescape")
+    listed = git(objects.repository, arguments).stdout.decode("utf8", "surrogateescape")
     return dict(line.split("\0") for line in listed.split("\n") if line)
 
 
@@ -107,7 +107,7 @@ def _head(objects: Objects, refs: Mapping[str, str]) -> tuple[str, str]:
     for remote in (*sources.REMOTES, *sorted(heads)):
         if remote in heads:
             return remote, heads[remote]
-    said = sources.git(objects.repository, ["symbolic-ref", "--quiet", "HEAD"], check=False).stdout
+    said = git(objects.repository, ["symbolic-ref", "--quiet", "HEAD"], check=False).stdout
     return "", said.decode("utf8", "surrogateescape").removesuffix("\n").removeprefix("refs/heads/") or "HEAD"
 
 

@@ -10,11 +10,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from patcher.errors import InputError, UsageError
+from patcher.errors import InputError, UsageError, reason
 from patcher.model import Script, Source
-from patcher.repository import LARGEST, Objects, git, known_commits, reason, script, too_large
-
-__all__ = ["Objects", "git", "known_commits"]  # of the repository, for those who read sources
+from patcher.repository import LARGEST, Objects, git, script, too_large
 
 # Upstream's ci folder has some 50 files.
 MOST = 300

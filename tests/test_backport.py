@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from patcher import backport, pipeline, recipe
+from patcher import backport, pipeline, recipe, revisions
 from patcher.model import Finding, Patch, Verdict
 from patcher.parse import python, shell
-from patcher.sources import Objects
+from patcher.repository import Objects
 from tests import command
 from tests.command import Done, state_of
 from tests.conftest import FIXTURES
@@ -107,7 +107,7 @@ def test_the_revisions_of_a_repository(original: Path, asked: Sequence[str], wan
 
 def selected(repo: Path, asked: Sequence[str]) -> list[str]:
     with Objects(repo) as objects:
-        targets, _ = backport.select(objects, asked, RECIPE)
+        targets, _ = revisions.select(objects, asked, RECIPE)
     return [f"{one.name}: {one.revision}{'' if one.commit else ', unknown'}" for one in targets]
 
 
@@ -154,7 +154,7 @@ def test_what_looks_like_a_release(repo: Path) -> None:
     git(repo, "update-ref", "refs/remotes/fork/0.9", "old")
     git(repo, "symbolic-ref", "refs/remotes/fork/HEAD", "refs/remotes/fork/topic")
     with Objects(repo) as objects:
-        targets, left_out = backport.select(objects, [], RECIPE)
+        targets, left_out = revisions.select(objects, [], RECIPE)
     assert sorted(target.name for target in targets) == sorted([*RELEASES, "topic"])
     assert left_out.startswith(f"{len(NO_RELEASES)} other branches are left out, such as 0.9 and x. To add some, name")
     assert left_out.endswith(f"ci-patcher backport --repo {repo} 0.9 x")
@@ -181,7 +181,7 @@ def test_nothing_named_and_nothing_found(tmp_path: Path) -> None:
 def test_labels_are_safe_and_unlike_each_other(repo: Path) -> None:
     git(repo, "update-ref", "refs/remotes/origin/27.x", "27.x")
     with Objects(repo) as objects:
-        targets, _ = backport.select(objects, ["origin/27.x", "Origin-27.x", "27.x~0", "@{0}", "../.x.lock"], RECIPE)
+        targets, _ = revisions.select(objects, ["origin/27.x", "Origin-27.x", "27.x~0", "@{0}", "../.x.lock"], RECIPE)
     assert [target.label for target in targets] == ["origin-27.x", "Origin-27.x-2", "27.x-0", "0", "x"]
 
 
@@ -310,7 +310,7 @@ def test_a_check_says_which_branches_need_a_patch(repo: Path) -> None:
     found: list[tuple[list[str], int]] = []
     for names in (["28.x", "x-31.x", "22.x"], ["x-28.x", "x-31.x", "22.x"], ["22.x"]):
         with Objects(repo) as objects:
-            targets, _ = backport.select(objects, names, RECIPE)
+            targets, _ = revisions.select(objects, names, RECIPE)
             outcomes = list(backport.run(objects, targets, RECIPE, RECIPE.values({}), strict=True, check=True))
         found.append(([str(outcome.result) for outcome in outcomes], backport.status(outcomes)))
     assert found == [

@@ -19,7 +19,7 @@ import click
 
 from patcher import __version__
 from patcher.cli.terminal import say
-from patcher.errors import CiPatcherError, InputError
+from patcher.errors import CiPatcherError, InputError, reason
 
 COMMANDS = {
     "inspect": "Show what a tree's CI script holds and what a patch would do.",
@@ -76,7 +76,7 @@ class _Group(click.Group):
         except OSError as error:
             where = error.filename or "standard output or a temporary file"
             with suppress(OSError):
-                say(f"{where}: {(error.strerror or str(error)).lower()}", err=True)
+                say(f"{where}: {reason(error)}", err=True)
             _drop_output()
             status = 4
         sys.exit(status)

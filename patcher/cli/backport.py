@@ -19,8 +19,8 @@ from patcher.emit import pull_request, report
 from patcher.emit.branches import Branches
 from patcher.errors import CiPatcherError, UsageError
 from patcher.model import Outcome, Recipe, Result
-from patcher.revisions import default_branch
-from patcher.sources import Objects
+from patcher.repository import Objects, known_commits
+from patcher.revisions import default_branch, select
 
 # The files below -o, by their names in the data of --json.
 _FILES = {"pull_request": "pull-request.md", "page": "review.html"}
@@ -69,7 +69,7 @@ def backport(
         wanted = _checked(objects, wanted, check, prefix, force, pr_body)
         if wanted.form == "html" and not (to_stdout or as_json or wanted.output):
             raise UsageError("the page has no place to go: stdout has something else", hint="Give -o DIR.")
-        targets, left_out = core.select(objects, names, recipe)
+        targets, left_out = select(objects, names, recipe)
         if left_out:
             say(left_out, err=True)
         if to_stdout and wanted.form == "diff" and len(targets) > 1:
@@ -118,7 +118,7 @@ def _checked(objects: Objects, wanted: Wanted, check: bool, prefix: str | None, 
     wanted = wanted.known(author, wanted.date or sources.set_date(), dated=True)
     if wanted.note and not check:
         say(wanted.note, err=True)
-    sources.known_commits(objects, wanted.rebased_from)
+    known_commits(objects, wanted.rebased_from)
     return wanted
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from patcher import pipeline, sources
+from patcher import pipeline, repository, sources
 from patcher import recipe as recipes
 from patcher.emit import git, report
-from patcher.errors import InputError, UsageError
+from patcher.errors import InputError, UsageError, reason
 from patcher.model import Outcome, Patch, Recipe
 
 RECIPE = "docker-build-cache"
@@ -43,7 +43,7 @@ def branch_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     clone = ctx.params.get("repo") or next(map(Path, ctx.args), None) or ctx.params.get("tree") or Path()
     listing = ["for-each-ref", "--format=%(refname:lstrip=2)"]
     here, remote = (
-        sources.git(clone, [*listing, *kinds], check=False).stdout.decode("utf8", "replace").split("\n")
+        repository.git(clone, [*listing, *kinds], check=False).stdout.decode("utf8", "replace").split("\n")
         for kinds in (["refs/heads", "refs/tags"], ["refs/remotes"])
     )
     names = [*here, *(name.partition("/")[2] for name in remote if not name.endswith("/HEAD"))]
@@ -239,4 +239,4 @@ def write(path: Path, content: bytes) -> None:
             beside.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise InputError((error.strerror or str(error)).lower(), where=str(path), hint="It was not written.") from None
+        raise InputError(reason(error), where=str(path), hint="It was not written.") from None

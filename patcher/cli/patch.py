@@ -17,6 +17,7 @@ from patcher.cli.terminal import say, say_json, this_call
 from patcher.emit import git, report
 from patcher.errors import UsageError
 from patcher.model import Outcome, Recipe, Result, Source, Target
+from patcher.repository import Objects, known_commits
 
 
 @click.command()
@@ -99,8 +100,8 @@ def _known(source: Source, wanted: Wanted) -> Wanted:
     """What is wanted, with the author and date that git knows. What cannot be emitted is refused here, because the
     review takes long."""
     if wanted.rebased_from and source.repository:
-        with sources.Objects(source.repository) as objects:
-            sources.known_commits(objects, wanted.rebased_from)
+        with Objects(source.repository) as objects:
+            known_commits(objects, wanted.rebased_from)
     if wanted.form in {"", "mbox"} or wanted.signoff:  # the other forms need no git
         return wanted.known(*sources.identity(source, wanted.author, wanted.date))
     return wanted

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from patcher import signals
 
 
 @contextmanager
@@ -18,15 +18,13 @@ def folder() -> Iterator[None]:
     A signal waits while the folder is made, and is ignored while it is removed: the run is at its end then.
     """
     before = tempfile.tempdir
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
     try:
         tempfile.tempdir = tempfile.mkdtemp(prefix="ci-patcher-")
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield
     finally:
-        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
-        if tempfile.tempdir != before:
-            shutil.rmtree(tempfile.tempdir or "", ignore_errors=True)
-        tempfile.tempdir = before
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+        with signals.ignored():
+            if tempfile.tempdir != before:
+                shutil.rmtree(tempfile.tempdir or "", ignore_errors=True)
+            tempfile.tempdir = before

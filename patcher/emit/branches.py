@@ -16,7 +16,8 @@ from pathlib import Path
 from patcher.emit.git import commit, imported
 from patcher.errors import InputError, UsageError
 from patcher.model import Outcome, Patch, Result
-from patcher.sources import Objects, git, set_date
+from patcher.repository import Objects, git
+from patcher.sources import set_date
 
 
 class Branches:

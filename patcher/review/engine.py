@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from patcher import data
+from patcher import data, signals
 from patcher.errors import UsageError
 from patcher.model import Finding, Script, Verdict
 from patcher.review import sandbox
@@ -362,12 +361,9 @@ def run(
                 if progress:
                     progress(len(findings), len(cases.scenario))
         finally:
-            # No second signal interrupts the cleanup.
-            handlers = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-            stage.stop.set()
-            pool.shutdown(cancel_futures=True)
-            left = bench.forget(everything=True)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            with signals.ignored():
+                stage.stop.set()
+                pool.shutdown(cancel_futures=True)
+                left = bench.forget(everything=True)
     verdict = Verdict.BROKEN if left else Verdict.HELD
     return (*findings, Finding("nothing of the review is left in the engine", verdict, left))
