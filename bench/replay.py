@@ -172,8 +172,7 @@ def _path() -> str:
 
 def wrong(result: Script, before: int, hook: str) -> str:
     """What is wrong with a script into which the merged block was carried, or empty where it works."""
-    language = result.language
-    parsed = static.parses(result, language)
+    parsed = static.parses(result)
     if parsed.verdict is Verdict.BROKEN:
         return parsed.detail
     try:
@@ -261,7 +260,7 @@ def replay(version: Version, chosen: Recipe, tally: Tally, times: Times) -> tupl
 
 
 def _broken(script: Script) -> bool:
-    return static.parses(script, script.language).verdict is Verdict.BROKEN
+    return static.parses(script).verdict is Verdict.BROKEN
 
 
 def _judge(version: Version, done: Patch, tally: Tally) -> None:
@@ -305,7 +304,7 @@ def by_text(
 def lint(version: Version, done: Patch, tally: Tally) -> None:
     """What upstream's linters say of a result."""
     for old, new in done.pairs:
-        for finding in static.linted(old, new, new.language):
+        for finding in static.linted(old, new):
             tally.add(f"{finding.check}: {finding.verdict}", version)
             if finding.verdict is Verdict.BROKEN:
                 tally.remark(version, finding.check, finding.detail)

@@ -55,8 +55,14 @@ def run(
     leads = {name: first.setdefault(_same(source), name) for name, source in held.items()}
     processors = len(os.sched_getaffinity(0))
     workers = max(1, min(processors, len(first)))
-    more = partial(pipeline.change, reverse=reverse, verify=verify and not check, jobs=processors // workers)
-    change = partial(more, recipe=recipe, values=values)
+    change = partial(
+        pipeline.change,
+        recipe=recipe,
+        values=values,
+        reverse=reverse,
+        verify=verify and not check,
+        jobs=processors // workers,
+    )
     outcome = partial(Outcome, strict=strict and not check, check=check)
     with _started(workers, held, change, first.values()) as tasks:
         for target in targets:

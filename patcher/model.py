@@ -120,7 +120,6 @@ class Syntax:
     """What a parser found in a script, in the terms that the later stages share for every language."""
 
     script: Script
-    language: str
     statements: tuple[Statement, ...]
     commands: tuple[Command, ...]  # by offset
     names: tuple[Name, ...]  # by offset
@@ -327,7 +326,7 @@ class Plan:
     """What is to be done to one script.
 
     ``reference`` is the script without any block, the hook kept; ``result`` the script as it shall be. ``anchor`` is
-    the build in ``syntax``, the syntax of ``script``; ``values`` are the options with which a block of ours stands.
+    the build in ``syntax``; ``before`` the one in ``reference``, if a block is put in. ``values`` are ours there.
     """
 
     syntax: Syntax
@@ -337,6 +336,7 @@ class Plan:
     result: Script
     foreign: Foreign | None = None
     values: Mapping[str, str] | None = None
+    before: Anchor | None = None
 
     @property
     def script(self) -> Script:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from patcher import anchors, inject, sources, takeout
@@ -65,7 +64,7 @@ def planned(syntax: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
 def _put_in(plan: Plan, bare: Syntax, recipe: Recipe, values: Mapping[str, str]) -> Plan:
     """The plan with its result: ``bare`` is the syntax of its reference."""
     anchor = plan.anchor if bare is plan.syntax else anchors.find(recipe.anchor, bare)
-    return replace(plan, result=bare.script.edited(inject.insertion(bare, recipe, values, anchor)))
+    return replace(plan, result=bare.script.edited(inject.insertion(bare, recipe, values, anchor)), before=anchor)
 
 
 def examine(source: Source, recipe: Recipe, values: Mapping[str, str]) -> Plan:
@@ -177,7 +176,7 @@ def _companions(source: Source, recipe: Recipe, found: Plan) -> list[tuple[Scrip
 
 def _static(done: Patch, result: Script, reverse: bool, verify: bool) -> list[Finding]:
     plan = done.plan
-    findings = [static.parses(result, result.language)]
+    findings = [static.parses(result)]
     try:
         again = planned(parse(result), done.recipe, done.values)
     except InputError as error:
@@ -188,8 +187,7 @@ def _static(done: Patch, result: Script, reverse: bool, verify: bool) -> list[Fi
     if reverse:
         findings += [one_build, static.second_run(again.ours, "our block is still there")]
     else:
-        same = plan.reference.text == plan.script.text
-        before = plan.anchor if same else anchors.find(done.recipe.anchor, parse(plan.reference))
+        before = plan.before or plan.anchor
         places = [place for command in before.commands for place in (command.words[0].start, command.head[0])]
         lost = _lost_word(plan.reference, before, result, again.anchor)
         findings += [
@@ -200,7 +198,7 @@ def _static(done: Patch, result: Script, reverse: bool, verify: bool) -> list[Fi
             static.reverse(plan.reference, again.reference if again.state is State.CURRENT else None),
         ]
     findings.append(static.applies(git.refused(done.pairs, git.diff(done.pairs))))
-    return [*findings, *(static.linted(plan.script, result, result.language) if verify else ())]
+    return [*findings, *(static.linted(plan.script, result) if verify else ())]
 
 
 def _lost_word(reference: Script, before: Anchor, result: Script, after: Anchor) -> str:
@@ -233,10 +231,18 @@ def scenarios(
         return [Finding("scenarios", Verdict.NOT_RUN, "the recipe has none")]
     from patcher.review import behaviour  # not for a run without scenarios
 
-    loaded = behaviour.load_scenarios(recipe.folder)
-    run = partial(behaviour.run, loaded, found.reference, result or found.script, options=values)
-    companions = named(source, found.script)
-    return list(run(companions=companions, exhaustive=exhaustive, keep=keep, jobs=jobs, progress=progress))
+    findings = behaviour.run(
+        behaviour.load_scenarios(recipe.folder),
+        found.reference,
+        result or found.script,
+        options=values,
+        companions=named(source, found.script),
+        exhaustive=exhaustive,
+        keep=keep,
+        jobs=jobs,
+        progress=progress,
+    )
+    return list(findings)
 
 
 def named(source: Source, script: Script) -> dict[str, Script]:

@@ -78,10 +78,10 @@ def _patched(found: Plan, recipe: Recipe, language: str) -> None:
     """What holds of a result: its language takes it if it took the original, once more changes nothing, the reverse is
     exact, and only what is intended is changed."""
     reference, result = found.reference, found.result
-    original = static.parses(found.script, language)
+    original = static.parses(found.script)
     if original.verdict is not Verdict.HELD:
         return
-    if static.parses(result, language).verdict is not Verdict.HELD:
+    if static.parses(result).verdict is not Verdict.HELD:
         raise BrokenError(f"{recipe.name}: {language} does not take the result")
     again = planned(parse(result), recipe, recipe.values({}))
     if again.state is not State.CURRENT or again.result.text != result.text:

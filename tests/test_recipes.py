@@ -60,7 +60,7 @@ def test_a_fixture_is_patched_or_refused(name: str, tree_name: str) -> None:
     assert (again.state, again.result.text) == (State.CURRENT, done.plan.result.text)
     assert again.reference.data == done.plan.reference.data
     if tree_name in LINTED:
-        for finding in static.linted(done.plan.script, done.plan.result, done.plan.syntax.language):
+        for finding in static.linted(done.plan.script, done.plan.result):
             assert finding.verdict is not Verdict.BROKEN, finding
 
 
@@ -96,7 +96,7 @@ def test_recipes_do_not_disturb_each_other(first: str, second: str, tree_name: s
     assert planned(one, both.result).state is State.CURRENT
     assert planned(other, both.result).state is State.CURRENT
     if tree_name in LINTED:
-        for finding in static.linted(alone.script, both.result, both.syntax.language):
+        for finding in static.linted(alone.script, both.result):
             assert finding.verdict is not Verdict.BROKEN, finding
     # Out again, in either order.
     neither = planned(one, both.reference).reference.text

@@ -34,13 +34,13 @@ def builds(script: Script) -> list[int]:
 
 def lint(result: Script) -> Finding:
     needs("shellcheck")
-    return static.linted(PLAIN, result, "shell")[0]
+    return static.linted(PLAIN, result)[0]
 
 
 def test_nothing_is_found_in_what_is_good() -> None:
     good = edited("docker build", "f docker build", edited("\n\n", '\n\nf() { "$@"; }\n\n'))
     findings = [
-        static.parses(good, "shell"),
+        static.parses(good),
         static.one_build(1, 1),
         static.only_intended(PLAIN, good, builds(PLAIN)),
         static.style(PLAIN, good),
@@ -54,14 +54,14 @@ def test_nothing_is_found_in_what_is_good() -> None:
 
 def test_patterns_that_the_script_switches_on_parse() -> None:
     text = "shopt -s extglob\necho ci/!(retry|lint)\n"
-    assert static.parses(Script("x.sh", text), "shell").verdict is Verdict.HELD
-    assert static.parses(Script("x.sh", text + "( echo\n"), "shell").verdict is Verdict.BROKEN
-    assert static.parses(Script("x.sh", text.split("\n", 1)[1]), "shell").verdict is Verdict.BROKEN
+    assert static.parses(Script("x.sh", text)).verdict is Verdict.HELD
+    assert static.parses(Script("x.sh", text + "( echo\n")).verdict is Verdict.BROKEN
+    assert static.parses(Script("x.sh", text.split("\n", 1)[1])).verdict is Verdict.BROKEN
 
 
 BAD: dict[str, tuple[Callable[[], Finding], str]] = {
-    "shell that does not parse": (lambda: static.parses(edited("echo", "( echo"), "shell"), "syntax error"),
-    "Python that does not parse": (lambda: static.parses(Script("x.py", "def f(:\n"), "python"), "line 1"),
+    "shell that does not parse": (lambda: static.parses(edited("echo", "( echo")), "syntax error"),
+    "Python that does not parse": (lambda: static.parses(Script("x.py", "def f(:\n")), "line 1"),
     "another try": (lambda: static.one_build(1, 2), "2 after"),
     "another line changed": (
         lambda: static.only_intended(PLAIN, edited('echo "$B"', 'echo "$C"'), builds(PLAIN)),
@@ -86,7 +86,7 @@ BAD: dict[str, tuple[Callable[[], Finding], str]] = {
     ),
     "a finding of ShellCheck": (lambda: lint(edited('"$A"', "$A")), "SC2086"),
     "the same finding once more": (
-        lambda: static.linted(edited('"$B"', "$B"), edited('"$B"', "$B\nls $B"), "shell")[0],
+        lambda: static.linted(edited('"$B"', "$B"), edited('"$B"', "$B\nls $B"))[0],
         "SC2086",
     ),
 }
@@ -102,30 +102,30 @@ def test_each_check_can_fail(check: Callable[[], Finding], detail: str) -> None:
 def test_what_the_original_had_is_not_held_against_the_result() -> None:
     needs("shellcheck")
     old = edited('"$B"', "$B")
-    assert static.linted(old, edited("docker", "true\ndocker", old), "shell")[0].verdict is Verdict.HELD
+    assert static.linted(old, edited("docker", "true\ndocker", old))[0].verdict is Verdict.HELD
 
 
 def test_a_missing_linter_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    assert static.linted(PLAIN, PLAIN, "shell")[0] == Finding("shellcheck", Verdict.NOT_RUN, "shellcheck is missing")
+    assert static.linted(PLAIN, PLAIN)[0] == Finding("shellcheck", Verdict.NOT_RUN, "shellcheck is missing")
 
 
 def test_a_linter_that_takes_all_memory_is_not_run() -> None:
     needs("shellcheck")
     endless = edited("echo", ". /dev/zero\necho")
-    (finding,) = static.linted(PLAIN, endless, "shell")
+    (finding,) = static.linted(PLAIN, endless)
     assert (finding.verdict, "out of memory" in finding.detail) == (Verdict.NOT_RUN, True)
 
 
 def test_without_a_sandbox_no_program_reads_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patcher.review.sandbox.missing", lambda: "none here")
     python = Script("ci/x.py", "print()\n")
-    findings = [static.parses(PLAIN, "shell"), *static.linted(PLAIN, PLAIN, "shell")]
-    findings += static.linted(python, python, "python")
+    findings = [static.parses(PLAIN), *static.linted(PLAIN, PLAIN)]
+    findings += static.linted(python, python)
     told = [finding.check for finding in findings if finding.verdict is Verdict.NOT_RUN]
     assert told == ["parses", "shellcheck", "ruff", "vulture"]
     assert all(finding.detail.endswith("none here") for finding in findings if finding.check in told)
-    assert static.parses(python, "python").verdict is Verdict.HELD
+    assert static.parses(python).verdict is Verdict.HELD
 
 
 def test_a_failed_review_gives_no_patch(tree: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ def kinds() -> list[str]:
     return sorted(p.stem.replace("_", "-") for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__")
 
 
+@cache
 def _kind(name: str) -> Any:
     if name not in kinds():
         raise UsageError(f"there is no kind of anchor {name!r}", hint=f"There are: {', '.join(kinds())}.")

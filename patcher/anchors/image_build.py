@@ -91,7 +91,7 @@ def find(syntax: Syntax) -> Anchor:
     there are several.
     """
     values: dict[str, list[str | None]] = {}
-    for name in syntax.names if syntax.language == "shell" else ():
+    for name in syntax.names if syntax.script.language == "shell" else ():
         if name.assigned:
             values.setdefault(name.name, []).append(name.value)
     own = _own(syntax)
@@ -136,7 +136,7 @@ def _refused(reason: str, command: Command, syntax: Syntax) -> RefusedError:
 
 def _own(syntax: Syntax) -> set[str]:
     """The names of the functions and aliases of a shell script."""
-    if syntax.language != "shell":
+    if syntax.script.language != "shell":
         return set()
     aliases = (syntax.text(command.words) for command in syntax.commands if command.words[0].text == "alias")
     return {statement.defines for statement in syntax.statements} | {
@@ -208,7 +208,7 @@ def _name(token: str | None) -> str:
 def _again(first: _Build, later: _Build, syntax: Syntax) -> bool:
     """Whether a build is the first one tried again: the same words, inside the statement that tests the first."""
     same = syntax.text(first.command.words[first.first :]) == syntax.text(later.command.words[later.first :])
-    tested = syntax.language == "python" or _OR.match(syntax.script.text, first.command.words[-1].end)
+    tested = syntax.script.language == "python" or _OR.match(syntax.script.text, first.command.words[-1].end)
     return bool(tested) and same and syntax.statements[first.command.statement] in syntax.chain(later.command.statement)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import click
@@ -61,7 +60,6 @@ def verify(
     """
     plan = pipeline.examine(source, recipe, values)
     options = plan.values or values
-    count = terminal.counter("scenarios")
     if engine == "docker":
         if exhaustive:
             raise UsageError("--exhaustive needs the stub engine, because a real one cannot be stopped at a point")
@@ -72,7 +70,9 @@ def verify(
     elif base_image:
         raise UsageError("--base-image is for --engine docker")
     else:
-        findings = pipeline.scenarios(source, plan, recipe, options, exhaustive=exhaustive, keep=keep, progress=count)
+        findings = pipeline.scenarios(
+            source, plan, recipe, options, exhaustive=exhaustive, keep=keep, progress=terminal.counter("scenarios")
+        )
     if as_json:
         say_json(report.findings(findings))
     else:
@@ -115,8 +115,16 @@ def _on_docker(
     found = engine.find()
     for line in found.lines:
         say(line, err=as_json)
-    scenarios = behaviour.load_scenarios(recipe.folder)
-    cases = data.load(recipe.folder / "engine.toml", engine.Cases)
-    companions = pipeline.named(source, plan.script)
-    run = partial(engine.run, cases, scenarios, plan.reference, plan.script, found, base_image)
-    return list(run(options=options, companions=companions, keep=keep, progress=terminal.counter("scenarios")))
+    findings = engine.run(
+        data.load(recipe.folder / "engine.toml", engine.Cases),
+        behaviour.load_scenarios(recipe.folder),
+        plan.reference,
+        plan.script,
+        found,
+        base_image,
+        options=options,
+        companions=pipeline.named(source, plan.script),
+        keep=keep,
+        progress=terminal.counter("scenarios"),
+    )
+    return list(findings)

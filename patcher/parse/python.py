@@ -306,7 +306,7 @@ def parse(script: Script) -> Syntax:
     names = sorted(reader.names, key=lambda name: name.offset)
     commands = tuple(_Runs(reader).commands())
     imports, end = _imports(module, reader)
-    return Syntax(script, "python", tuple(reader.statements), commands, tuple(names), imports, end)
+    return Syntax(script, tuple(reader.statements), commands, tuple(names), imports, end)
 
 
 def _spans(module: cst.Module, text: str, skipped: int) -> dict[cst.CSTNode, tuple[int, int]]:

@@ -275,4 +275,4 @@ def parse(script: Script) -> Syntax:
     except RecursionError:
         raise InputError("nested too deeply to be parsed", where=script.path) from None
     commands = sorted(builder.commands, key=lambda command: command.head)
-    return Syntax(script, "shell", tuple(builder.statements), tuple(commands), tuple(layout.names))
+    return Syntax(script, tuple(builder.statements), tuple(commands), tuple(layout.names))

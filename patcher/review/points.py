@@ -55,7 +55,7 @@ def run(
         if key not in counted:
             counted[key] = found(stage, scenario, lines)
         events = [strike(stage, scenario, lines, point) for point in counted[key]]
-        size = 1 if scenario.mounts or stage.keep else _BATCH
+        size = 1 if stage.alone(scenario) else _BATCH
         batches = [events[at : at + size] for at in range(0, len(events), size)]
         work.append((scenario, counted[key], [pool.submit(stage.play, batch) for batch in batches]))
     findings = []

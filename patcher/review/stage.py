@@ -355,10 +355,14 @@ class Stage:
             entries = [*([folder, "directory", "777", ""] for folder in sorted(folders)), *entries]
             yield sandbox.Bind(Path(), at, mount.read_only, _MOUNTED, [one for one in entries if one[0] != at])
 
+    def alone(self, scenario: Scenario) -> bool:
+        """Whether a scenario needs a sandbox of its own: its mounts are made with it, or its files are kept."""
+        return bool(scenario.mounts or self.keep)
+
     def batches(self, events: Sequence[Event], count: int) -> list[list[Event]]:
         """The events in groups that share a sandbox: ``count`` of them, and one for each event that has it alone."""
-        alone = [[event] for event in events if event[0].mounts or self.keep]
-        together = [event for event in events if not (event[0].mounts or self.keep)]
+        alone = [[event] for event in events if self.alone(event[0])]
+        together = [event for event in events if not self.alone(event[0])]
         return [*alone, *(together[number::count] for number in range(min(count, len(together))))]
 
 

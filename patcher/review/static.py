@@ -78,9 +78,9 @@ def _placed(*scripts: Script) -> dict[str, Script]:
     return {f"/home/{number}/{Path(script.path).name}": script for number, script in enumerate(scripts)}
 
 
-def parses(result: Script, language: str) -> Finding:
+def parses(result: Script) -> Finding:
     """Whether bash or the running Python reads the result."""
-    if language == "python":
+    if result.language == "python":
         try:
             compile(result.data, result.path, "exec")
         except SyntaxError as error:
@@ -160,10 +160,10 @@ def applies(refusal: str) -> Finding:
     return _finding("git apply --check", refusal)
 
 
-def linted(original: Script, result: Script, language: str) -> list[Finding]:
+def linted(original: Script, result: Script) -> list[Finding]:
     """What upstream's linters find in the result that they did not find in the original."""
     pair = _placed(original, result)
-    if language == "shell":
+    if result.language == "shell":
         shell = [] if result.text.lstrip("\ufeff").startswith("#!") else ["--shell=bash"]
         return [_compared("shellcheck", _program("shellcheck", [*SHELLCHECK, *shell], pair))]
     vulture = [sandbox.python(), "-I", "-S", "-c", _VULTURE]
